@@ -1,0 +1,1 @@
+"""How well do sparse ImageNet networks transfer?"""

@@ -1,0 +1,18 @@
+"""One spelling for each JSON value, so that equal values have equal digests on every machine."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
+# A recursive alias in quotes: `type X = ...` needs Python 3.12.
+Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
+
+
+def dumps(value: Json) -> str:
+    """Canonical JSON: sorted keys, no spaces, UTF-8 as is. NaN and infinity raise ``ValueError``."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(value: Json) -> str:
+    """SHA-256 of the canonical JSON, 64 hex digits."""
+    return hashlib.sha256(dumps(value).encode()).hexdigest()

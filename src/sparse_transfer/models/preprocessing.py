@@ -1,0 +1,53 @@
+"""What a backbone expects of a picture: facts that travel with its weights."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from sparse_transfer.core.canonical import Json
+from sparse_transfer.core.errors import UserError
+
+Interpolation = Literal["bilinear", "bicubic"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Shorter side to ``resize`` px, centre square of ``crop`` px, scale to [0, 1], then (x - mean) / std.
+
+    ``mean`` and ``std`` are per channel in the order the network reads them, in units of [0, 1]: a network made
+    for 0..255 without a std has std 1/255. ``antialias`` is what Pillow always does when it makes a picture
+    smaller; ``False`` is refused until an importer brings an origin that needs it.
+    """
+
+    resize: int = 256
+    crop: int = 224
+    interpolation: Interpolation = "bilinear"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    antialias: bool = True
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in ("bilinear", "bicubic"):
+            raise UserError(f'the interpolation is "{self.interpolation}"', do='it is "bilinear" or "bicubic"')
+        if self.channel_order not in ("rgb", "bgr"):
+            raise UserError(f'the channel order is "{self.channel_order}"', do='it is "rgb" or "bgr"')
+        if not 1 <= self.crop <= self.resize <= 4096:
+            raise UserError(f"a crop of {self.crop} px from {self.resize} px", do="1 <= crop <= resize <= 4096")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise UserError("mean and std need three numbers each, std above 0", where="preprocessing")
+        if not self.antialias:
+            raise UserError("resizing without antialias is not built yet", where="preprocessing")
+
+    def to_json(self) -> Json:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Preprocessing":
+        """From what ``to_json`` gave; lists become tuples, unknown keys are a ``UserError``."""
+        unknown = [key for key in value if key not in cls.__dataclass_fields__]
+        if unknown:
+            raise UserError(f'the preprocessing has an entry "{unknown[0]}" that this version does not know')
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})

@@ -1,0 +1,140 @@
+"""ResNet-18/34/50/101/152 for ImageNet (He et al., 2016), with the variants in which sparse ones were published.
+
+Parameter names are torchvision's. Tensors cannot tell the variants apart, so the format or ``--arch`` must.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sparse_transfer.core.errors import UserError
+from sparse_transfer.models.architecture import Family, families
+
+Stride = Literal["v1.5", "v1"]
+Pool = Literal["torch", "same"]
+
+
+def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+    return conv, nn.BatchNorm2d(outputs)
+
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions (ResNet-18 and -34)."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, planes: int, stride: int, stride_in: Stride) -> None:
+        super().__init__()
+        del stride_in  # the first convolution is the 3×3 one: both versions agree
+        self.conv1, self.bn1 = conv_bn(inputs, planes, 3, stride)
+        self.conv2, self.bn2 = conv_bn(planes, planes, 3)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = shortcut(inputs, planes, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return self.relu(y + self.downsample(x))
+
+
+class Bottleneck(nn.Module):
+    """1×1, 3×3, 1×1 (ResNet-50 and deeper).
+
+    ``v1`` strides in the first 1×1 (He et al., 2016; Caffe, Keras), ``v1.5`` in the 3×3 (torchvision, and every
+    published sparse checkpoint of the paper).
+    """
+
+    expansion = 4
+
+    def __init__(self, inputs: int, planes: int, stride: int, stride_in: Stride) -> None:
+        super().__init__()
+        first, second = (stride, 1) if stride_in == "v1" else (1, stride)
+        self.conv1, self.bn1 = conv_bn(inputs, planes, 1, first)
+        self.conv2, self.bn2 = conv_bn(planes, planes, 3, second)
+        self.conv3, self.bn3 = conv_bn(planes, planes * 4, 1)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = shortcut(inputs, planes * 4, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        return self.relu(y + self.downsample(x))
+
+
+def shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
+    """Identity where shapes agree, else a strided 1×1 convolution with BatchNorm (option B)."""
+    if stride == 1 and inputs == outputs:
+        return nn.Identity()
+    return nn.Sequential(*conv_bn(inputs, outputs, 1, stride))
+
+
+def max_pool(pool: Pool) -> nn.Module:
+    """3×3 stride 2. ``same`` is TensorFlow's padding for even sizes: nothing before, one after (RigL).
+
+    Padding with 0 instead of -inf is exact here: the input comes out of a ReLU.
+    """
+    if pool == "same":
+        return nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(3, 2))
+    return nn.MaxPool2d(3, 2, padding=1)
+
+
+class ResNet(nn.Module):
+    """Images [N, 3, H, W] -> features [N, 512 · expansion]: the network of torchvision less its ``fc``."""
+
+    def __init__(
+        self, block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, ...], *, stride: Stride, pool: Pool, stem: str
+    ) -> None:
+        super().__init__()
+        if stride not in ("v1.5", "v1"):
+            raise UserError(f'stride="{stride}"', where="resnet", do='it is "v1.5" (stride in the 3×3) or "v1" (in the 1×1)')
+        if pool not in ("torch", "same"):
+            raise UserError(f'pool="{pool}"', where="resnet", do='it is "torch" or "same" (TensorFlow, RigL)')
+        if stem not in ("s2", "s1"):
+            raise UserError(f'stem="{stem}"', where="resnet", do='it is "s2" or "s1" (stride of the first convolution)')
+        self.conv1, self.bn1 = conv_bn(3, 64, 7, 2 if stem == "s2" else 1)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = max_pool(pool)
+        inputs = 64
+        for stage, depth in enumerate(depths):
+            planes = 64 * 2**stage
+            blocks: list[nn.Module] = []
+            for index in range(depth):
+                blocks.append(block(inputs, planes, 2 if stage and not index else 1, stride))
+                inputs = planes * block.expansion
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.feature_dim = inputs
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return torch.flatten(self.avgpool(x), 1)
+
+
+def initialise(module: nn.Module) -> None:
+    """Kaiming normal (fan out) for convolutions; BatchNorm starts at 1 and 0 (He et al., 2015)."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+
+
+def builder(block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, ...]) -> Callable[..., nn.Module]:
+    def build(stride: Stride = "v1.5", pool: Pool = "torch", stem: str = "s2") -> nn.Module:
+        return ResNet(block, depths, stride=stride, pool=pool, stem=stem)
+
+    return build
+
+
+for name, block, depths in (
+    ("resnet18", BasicBlock, (2, 2, 2, 2)),
+    ("resnet34", BasicBlock, (3, 4, 6, 3)),
+    ("resnet50", Bottleneck, (3, 4, 6, 3)),
+    ("resnet101", Bottleneck, (3, 4, 23, 3)),
+    ("resnet152", Bottleneck, (3, 8, 36, 3)),
+):
+    families.add(name, Family(builder(block, depths)))

@@ -1,0 +1,1 @@
+"""Readers, writers and oracles that several tests share."""
