@@ -1,1 +1,47 @@
-"""How well do sparse ImageNet networks transfer?"""
+"""How well do sparse (pruned) ImageNet networks transfer, and what do they really cost to run?
+
+The names below are the public API. They are looked up when first used, so that importing the package is fast.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0.dev0"
+
+_HOMES = {
+    "Backbone": "models.network",
+    "Head": "models.network",
+    "Network": "models.network",
+    "Mask": "sparsity.mask",
+    "UserError": "core.errors",
+    "dataset": "data.reading",
+    "evaluate": "transfer.evaluate",
+    "import_checkpoint": "checkpoints.importing",
+    "linear_transfer": "transfer.linear",
+    "load": "checkpoints.file",
+    "predict": "transfer.predict",
+    "save": "checkpoints.file",
+}
+
+__all__ = [*sorted(_HOMES), "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
+
+if TYPE_CHECKING:
+    from sparse_transfer.checkpoints.file import load, save
+    from sparse_transfer.checkpoints.importing import import_checkpoint
+    from sparse_transfer.core.errors import UserError
+    from sparse_transfer.data.reading import dataset
+    from sparse_transfer.models.network import Backbone, Head, Network
+    from sparse_transfer.sparsity.mask import Mask
+    from sparse_transfer.transfer.evaluate import evaluate
+    from sparse_transfer.transfer.linear import linear_transfer
+    from sparse_transfer.transfer.predict import predict
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

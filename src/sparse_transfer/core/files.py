@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -11,7 +11,7 @@ BLOCK_BYTES = 1 << 20
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path) -> Generator[IO[bytes]]:
     """Open a temporary file beside ``path``; on leaving, fsync it, rename it over ``path``, fsync the folder.
 
     A reader sees the old file or the whole new one, whatever happens in between. On an exception the

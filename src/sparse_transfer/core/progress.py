@@ -1,7 +1,7 @@
 """Progress on stderr: a bar with an estimate on a terminal, nothing elsewhere."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 Advance = Callable[[int], None]
@@ -16,7 +16,7 @@ def set_quiet(quiet: bool) -> None:
 
 
 @contextmanager
-def progress(what: str, total: int, *, unit: str = "", done: int = 0) -> Iterator[Advance]:
+def progress(what: str, total: int, *, unit: str = "", done: int = 0) -> Generator[Advance]:
     """Show ``what`` with done/total, rate and time left; yields a function that adds to the count.
 
     ``done`` is what an earlier run finished already: it counts as done but not towards the rate.
@@ -25,7 +25,14 @@ def progress(what: str, total: int, *, unit: str = "", done: int = 0) -> Iterato
         yield lambda _: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description}"),

@@ -15,6 +15,11 @@ from sparse_transfer.models.preprocessing import Preprocessing
 Argument = bool | int | float | str
 
 
+def imagenet_defaults(_: Mapping[str, Argument]) -> Preprocessing:
+    """What most ImageNet networks expect, whatever their arguments."""
+    return Preprocessing()
+
+
 @dataclass(frozen=True)
 class Family:
     """How one architecture name is built.
@@ -22,11 +27,12 @@ class Family:
     ``build(**args)`` gives the backbone's module: images [N, 3, H, W] -> features [N, D], with an int attribute
     ``feature_dim`` (= D) and parameter names as in torchvision. ``head`` is the layer of a complete network that
     turns features into logits (``fc``), so ``{head}.weight`` and ``{head}.bias`` are its tensors in a state dict.
+    ``preprocessing(args)`` is what a network of those arguments expects when nothing better is known.
     """
 
     build: Callable[..., nn.Module]
     head: str = "fc"
-    preprocessing: Callable[..., Preprocessing] = Preprocessing
+    preprocessing: Callable[[Mapping[str, Argument]], Preprocessing] = imagenet_defaults
 
 
 families: Registry[Family] = Registry("architecture")
@@ -64,8 +70,14 @@ class Architecture:
     @classmethod
     def checked(cls, name: str, args: Mapping[str, Argument]) -> "Architecture":
         """Check names and types of ``args`` against the family, and drop what is at its default."""
-        if name.startswith("timm:") or name == "module":
+        if name == "module":
             return cls(name, dict(args))
+        if name.startswith("timm:"):  # by name alone, so that reading a checkpoint's facts needs no timm
+            if args:
+                raise UserError(
+                    f'{name} has no argument "{min(args)}"', where="architecture", do="a timm name has none"
+                )
+            return cls(name)
         defaults = {
             key: parameter.default for key, parameter in inspect.signature(families.get(name).build).parameters.items()
         }
@@ -99,7 +111,7 @@ class Architecture:
     @property
     def preprocessing(self) -> Preprocessing:
         """What this architecture expects when nothing better is known."""
-        return self.family.preprocessing()
+        return self.family.preprocessing(self.args)
 
 
 def build(architecture: Architecture, *, device: str = "cpu") -> nn.Module:

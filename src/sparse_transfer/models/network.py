@@ -3,15 +3,21 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sparse_transfer.core import canonical
 from sparse_transfer.core.errors import UserError
-from sparse_transfer.models.architecture import Architecture
+from sparse_transfer.models.architecture import Architecture, build
 from sparse_transfer.models.preprocessing import Preprocessing
 from sparse_transfer.sparsity import Mask
+
+if TYPE_CHECKING:
+    from sparse_transfer.models.graph import Graph
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,8 @@ class Head:
     def __post_init__(self) -> None:
         if self.weight.ndim != 2 or self.bias.shape != self.weight.shape[:1]:
             raise UserError(
-                f"a head of weight {list(self.weight.shape)} and bias {list(self.bias.shape)}", do="it is [C, D] and [C]"
+                f"a head of weight {list(self.weight.shape)} and bias {list(self.bias.shape)}",
+                do="it is [C, D] and [C]",
             )
         if self.classes and len(self.classes) != len(self.weight):
             raise UserError(f"{len(self.classes)} class names for a head of {len(self.weight)} classes")
@@ -60,11 +67,35 @@ class Backbone:
     @classmethod
     def create(cls, architecture: str | Architecture) -> "Backbone":
         """A freshly initialised, dense backbone of that architecture."""
-        from sparse_transfer.models.architecture import build
-
         if isinstance(architecture, str):
             architecture = Architecture.parse(architecture)
         return cls(build(architecture), architecture, architecture.preprocessing)
+
+    @classmethod
+    def from_module(
+        cls,
+        module: nn.Module,
+        *,
+        head: str,
+        preprocessing: Preprocessing | None = None,
+        name: str = "module",
+        input_size: int | None = None,
+    ) -> "Network":
+        """A classifier of your own as backbone and head; ``head`` names its last linear layer (``"fc"``).
+
+        Works on a copy in eval mode. Zeros in its convolution and linear weights become the mask: what is 0 now
+        stays 0. Parameter names stay yours. A checkpoint of it keeps ``name`` and needs your module to load.
+
+        preprocessing: what it expects of a picture; ImageNet's usual otherwise.   input_size: px, to try it on;
+        the preprocessing's crop otherwise.
+        """
+        from sparse_transfer.models.own import split
+
+        preprocessing = preprocessing or Preprocessing()
+        own, weight, bias = split(module, head, input_size or preprocessing.crop)
+        backbone = cls(own, Architecture("module", {"name": name, "head": head}), preprocessing, Mask.from_zeros(own))
+        kept = weight != 0
+        return Network(backbone, Head(weight, bias, kept=None if bool(kept.all()) else kept))
 
     @property
     def feature_dim(self) -> int:
@@ -76,6 +107,12 @@ class Backbone:
     def __call__(self, images: Tensor) -> Tensor:
         """images [N, 3, H, W] -> features [N, D]; the module's own mode (train or eval) decides about BatchNorm."""
         return self.module(images)
+
+    def graph(self, input_size: int) -> "Graph":
+        """The backbone as a list of operations, for pictures of ``input_size`` px: see ``models/graph.py``."""
+        from sparse_transfer.models.translation import graph_of
+
+        return graph_of(self.module, input_size, where=str(self.architecture))
 
     def digest(self) -> str:
         """SHA-256 of architecture, weights and mask: the backbone's identity in every cache key."""
@@ -116,7 +153,9 @@ class Network:
 
 def head_name(architecture: Architecture) -> str:
     """The head's layer in a state dict of the whole network."""
-    return "head" if architecture.name == "module" else architecture.family.head
+    if architecture.name == "module":
+        return str(architecture.args.get("head", "head"))
+    return architecture.family.head
 
 
 def digest(architecture: Architecture, tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> str:
@@ -127,10 +166,18 @@ def digest(architecture: Architecture, tensors: Mapping[str, Tensor], masks: Map
     """
     sha = hashlib.sha256(canonical.dumps(architecture.to_json()).encode())
     for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
+        tensor = tensors[name]
+        if name in masks:  # a pruned weight is +0 whatever the module holds: -0.0 is no other network
+            tensor = tensor.detach().cpu().masked_fill(~masks[name], 0)
         sha.update(f"\0{name}\0{str(tensor.dtype).removeprefix('torch.')}\0{list(tensor.shape)}\0".encode())
-        sha.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        sha.update(raw_bytes(tensor))
         if name in masks:
             sha.update(b"\0mask\0")
-            sha.update(memoryview(masks[name].contiguous().reshape(-1).view(torch.uint8).numpy()))
+            sha.update(raw_bytes(masks[name]))
     return sha.hexdigest()
+
+
+def raw_bytes(tensor: Tensor) -> memoryview:
+    """The tensor's bytes in row-major order, not copied where it is contiguous on CPU already."""
+    flat: NDArray[np.uint8] = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return flat.data

@@ -1,7 +1,8 @@
 """What a backbone expects of a picture: facts that travel with its weights."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from sparse_transfer.core.canonical import Json
 from sparse_transfer.core.errors import UserError
@@ -45,9 +46,15 @@ class Preprocessing:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Preprocessing":
-        """From what ``to_json`` gave; lists become tuples, unknown keys are a ``UserError``."""
-        unknown = [key for key in value if key not in cls.__dataclass_fields__]
+    def from_json(cls, value: Json) -> "Preprocessing":
+        """From what ``to_json`` gave; a wrong type or an unknown key is a ``UserError``."""
+        from pydantic import TypeAdapter, ValidationError
+
+        unknown = set(value) - set(cls.__dataclass_fields__) if isinstance(value, Mapping) else set[str]()
         if unknown:
-            raise UserError(f'the preprocessing has an entry "{unknown[0]}" that this version does not know')
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
+            raise UserError(f'the preprocessing has an entry "{min(unknown)}" that this version does not know')
+        try:
+            return TypeAdapter(cls).validate_python(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UserError(f"{first['loc']}: {first['msg']}", where="preprocessing") from None

@@ -86,11 +86,21 @@ class ResNet(nn.Module):
     """Images [N, 3, H, W] -> features [N, 512 · expansion]: the network of torchvision less its ``fc``."""
 
     def __init__(
-        self, block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, ...], *, stride: Stride, pool: Pool, stem: str
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        depths: tuple[int, ...],
+        *,
+        stride: Stride,
+        pool: Pool,
+        stem: str,
     ) -> None:
         super().__init__()
         if stride not in ("v1.5", "v1"):
-            raise UserError(f'stride="{stride}"', where="resnet", do='it is "v1.5" (stride in the 3×3) or "v1" (in the 1×1)')
+            raise UserError(
+                f'stride="{stride}"',
+                where="resnet",
+                do='it is "v1.5" (stride in the 3×3) or "v1" (in the 1×1)',
+            )
         if pool not in ("torch", "same"):
             raise UserError(f'pool="{pool}"', where="resnet", do='it is "torch" or "same" (TensorFlow, RigL)')
         if stem not in ("s2", "s1"):
@@ -98,14 +108,15 @@ class ResNet(nn.Module):
         self.conv1, self.bn1 = conv_bn(3, 64, 7, 2 if stem == "s2" else 1)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = max_pool(pool)
-        inputs = 64
+        inputs, stages = 64, []
         for stage, depth in enumerate(depths):
             planes = 64 * 2**stage
             blocks: list[nn.Module] = []
             for index in range(depth):
                 blocks.append(block(inputs, planes, 2 if stage and not index else 1, stride))
                 inputs = planes * block.expansion
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+            stages.append(nn.Sequential(*blocks))
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.feature_dim = inputs
         initialise(self)

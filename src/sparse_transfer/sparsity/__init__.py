@@ -1,5 +1,16 @@
 """Masks: which weights may be non-zero, how many there are, and in which pattern."""
 
+from sparse_transfer.sparsity.counts import LayerCount, Share, Sparsities, sparsities
 from sparse_transfer.sparsity.mask import Mask, MaskViolation, prunable_weights
+from sparse_transfer.sparsity.pattern import pattern
 
-__all__ = ["Mask", "MaskViolation", "prunable_weights"]
+__all__ = [
+    "LayerCount",
+    "Mask",
+    "MaskViolation",
+    "Share",
+    "Sparsities",
+    "pattern",
+    "prunable_weights",
+    "sparsities",
+]

@@ -17,7 +17,7 @@ class MaskViolation(UserError):
     """A weight outside the mask is not zero."""
 
 
-def prunable_weights(module: nn.Module) -> dict[str, nn.Parameter]:
+def prunable_weights(module: nn.Module) -> dict[str, Tensor]:
     """Name -> weight of every convolution and linear layer, in network order; never a bias, never BatchNorm."""
     return {
         f"{name}.weight".lstrip("."): layer.weight
@@ -44,15 +44,18 @@ class Mask(Mapping[str, Tensor]):
         strangers = [name for name in kept if name not in weights]
         if strangers:
             raise UserError(
-                f"the mask names {len(strangers)} that are no weight of a convolution or linear layer: {listed(strangers)}",
+                f"{len(strangers)} names are no convolution or linear weight: {listed(strangers)}",
                 do="a mask covers those weights only, never a bias or BatchNorm",
             )
         for name, tensor in kept.items():
             if tensor.dtype != torch.bool:
-                raise UserError(f"the mask is {tensor.dtype}, not bool", where=name, do="compare with 0 to make it bool")
+                raise UserError(
+                    f"the mask is {tensor.dtype}, not bool", where=name, do="compare with 0 to make it bool"
+                )
             if tensor.shape != weights[name].shape:
                 raise UserError(
-                    f"the mask has shape {list(tensor.shape)} and the weight {list(weights[name].shape)}", where=name
+                    f"the mask has shape {list(tensor.shape)} and the weight {list(weights[name].shape)}",
+                    where=name,
                 )
         # In network order, whatever order the caller's mapping had: reports read top to bottom.
         self._kept = {name: kept[name].detach().cpu().clone() for name in weights if name in kept}

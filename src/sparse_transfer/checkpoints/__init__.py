@@ -1,0 +1,1 @@
+"""Checkpoint files: ours, and everybody else's brought in safely."""

@@ -1,0 +1,270 @@
+"""Our checkpoint file, version 1: safetensors with one metadata entry; docs/reference/checkpoint.md is its layout."""
+
+import copy
+import json
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialise
+from torch import Tensor, nn
+
+from sparse_transfer.checkpoints.assembling import assemble, audit, dtype_name, skeleton
+from sparse_transfer.checkpoints.packing import gather, pack, scatter, unpack
+from sparse_transfer.core import canonical
+from sparse_transfer.core.canonical import Json
+from sparse_transfer.core.errors import UserError, listed
+from sparse_transfer.core.files import atomic_write
+from sparse_transfer.models import Architecture, Backbone, Head, Network, Preprocessing
+
+VERSION = 1
+ENTRY = "sparse_transfer"
+Encoding = Literal["dense", "packed"]
+FOREIGN = "bring it in first: sparse-transfer import FILE -o OUT"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the weights came from, as far as it is known. ``sparsity`` is what the origin claims, in [0, 1]."""
+
+    method: str | None = None
+    sparsity: float | None = None
+    file: str | None = None
+    sha256: str | None = None
+    format: str | None = None
+    licence: str | None = None
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Json]) -> "Origin":
+        """Entries that this version does not know are left out."""
+        known = {field.name: value.get(field.name) for field in fields(cls)}
+        sparsity = known.pop("sparsity")
+        if not isinstance(sparsity, int | float | None) or isinstance(sparsity, bool):
+            raise UserError(f"the claimed sparsity is {sparsity!r}, no number", do="fetch the file again")
+        if strange := [name for name, text in known.items() if not isinstance(text, str | None)]:
+            raise UserError(f'the origin\'s "{strange[0]}" is no text', do="fetch the file again")
+        return cls(sparsity=sparsity, **cast(dict[str, str | None], known))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network as it came from a file. ``digest`` is the network's identity, equal for both encodings."""
+
+    network: Network
+    origin: Origin
+    digest: str
+    path: Path
+
+    @property
+    def backbone(self) -> Backbone:
+        return self.network.backbone
+
+    @property
+    def head(self) -> Head | None:
+        return self.network.head
+
+    @property
+    def name(self) -> str:
+        """The file's name less its extension: how tables and run folders call it."""
+        return self.path.stem
+
+
+def save(
+    network: Network | Backbone, path: str | Path, *, encoding: Encoding = "packed", origin: Origin | None = None
+) -> str:
+    """Write ``network`` atomically and return its digest.
+
+    ``packed`` stores the kept values of each masked weight and one bit a weight; ``dense`` stores masked weights as
+    they are beside the same bits, so that timm and transformers read the file too.
+
+    Raises:
+        MaskViolation: a weight outside the mask is not zero; nothing is written.
+    """
+    network = Network(network) if isinstance(network, Backbone) else network
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.tensors().items()}
+    masks = network.masks()
+    for name, kept in masks.items():
+        audit(name, tensors[name], kept, do="call mask.apply_ after every optimiser step")
+    digest = network.digest()
+    stored: dict[str, Tensor] = {}
+    described: dict[str, Json] = {}
+    for name, tensor in tensors.items():
+        kind = "dense"
+        if name in masks:
+            kept = masks[name].cpu()
+            stored[f"{name}.mask"] = torch.from_numpy(pack(kept.numpy()))
+            if encoding == "packed":
+                kind, stored[f"{name}.kept"] = "packed", gather(tensor, kept)
+            else:
+                stored[name] = tensor.masked_fill(~kept, 0)  # -0.0 becomes +0
+        else:
+            stored[name] = tensor.clone()  # safetensors refuses tensors that share memory
+        described[name] = {"shape": list(tensor.shape), "dtype": dtype_name(tensor), "encoding": kind}
+    metadata: dict[str, Json] = {
+        "version": VERSION,
+        "architecture": network.backbone.architecture.to_json(),
+        "preprocessing": network.backbone.preprocessing.to_json(),
+        "origin": asdict(origin or Origin()),
+        "tensors": described,
+        "digest": digest,
+    }
+    if network.head is not None and network.head.classes:
+        metadata["classes"] = list(network.head.classes)
+    with atomic_write(Path(path)) as file:
+        file.write(serialise(stored, {ENTRY: canonical.dumps(metadata), "format": "pt"}))
+    return digest
+
+
+def load(path: str | Path, *, verify: bool = True, module: nn.Module | None = None) -> Checkpoint:
+    """Read a checkpoint of ours.
+
+    Names, shapes and masks are always checked; the digest too unless ``verify`` is False. ``module`` is needed for a
+    network of your own that no architecture name builds: its weights are replaced in a copy.
+
+    Raises:
+        UserError: the file is missing, cut short, changed, of a newer version, or not a checkpoint of ours.
+
+    Example:
+        >>> load("missing.safetensors")
+        Traceback (most recent call last):
+        sparse_transfer.core.errors.UserError: missing.safetensors: there is no such file
+    """
+    path = Path(path)
+    with naming(path):
+        return _load(path, verify=verify, module=module)
+
+
+def _load(path: Path, *, verify: bool, module: nn.Module | None) -> Checkpoint:
+    metadata, stored = _read(path)
+    architecture = Architecture.from_json(_mapping(metadata, "architecture"))
+    preprocessing = Preprocessing.from_json(_mapping(metadata, "preprocessing"))
+    origin = Origin.from_json(_mapping(metadata, "origin"))
+    tensors, masks = _decode(_mapping(metadata, "tensors"), stored)
+    body = copy.deepcopy(module) if module is not None else skeleton(architecture)
+    network = assemble(architecture, preprocessing, tensors, masks, _classes(metadata.get("classes")), module=body)
+    claimed = str(metadata.get("digest"))
+    if verify and network.digest() != claimed:
+        raise UserError(
+            f"the weights do not have the digest {claimed[:12]}… that the file states",
+            do="it was changed after it was written, fetch it again",
+        )
+    return Checkpoint(network, origin, claimed, path)
+
+
+@contextmanager
+def naming(path: Path) -> Generator[None]:
+    """Put the file's name before a ``UserError`` that comes out of its content."""
+    try:
+        yield
+    except UserError as error:
+        if error.where is not None and error.where.startswith(str(path)):
+            raise
+        what = error.what if error.where is None else f"{error.where}: {error.what}"
+        raise UserError(what, where=path, do=error.do) from None
+
+
+def is_ours(path: Path) -> bool:
+    """Whether the file is a safetensors file with our metadata entry. Reads the header only, never raises."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return ENTRY in (file.metadata() or {})
+    except (OSError, SafetensorError, ValueError):
+        return False
+
+
+def _read(path: Path) -> tuple[dict[str, Json], dict[str, Tensor]]:
+    """Metadata and stored tensors. safetensors itself checks offsets, overlaps and lengths."""
+    if not path.exists():
+        raise UserError("there is no such file", where=path)
+    if path.is_dir():
+        raise UserError("this is a folder, not a checkpoint", where=path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            entry = (file.metadata() or {}).get(ENTRY)
+            if entry is None:
+                raise UserError("this is a safetensors file of somebody else's", where=path, do=FOREIGN)
+            metadata = json.loads(entry, parse_constant=_no_number)
+            stored = {name: cast(Tensor, file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+    except OSError as error:
+        raise UserError(f"it cannot be read ({error})", where=path) from error
+    except SafetensorError as error:
+        raise UserError(
+            f"no whole checkpoint of ours ({error})", where=path, do=f"fetch it again, or {FOREIGN}"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f'the entry "{ENTRY}" is no JSON ({error})', where=path, do="fetch it again") from None
+    if not isinstance(metadata, dict):
+        raise UserError(f'the entry "{ENTRY}" is no JSON object', where=path, do="fetch it again")
+    version = metadata.get("version")
+    if version != VERSION:
+        raise UserError(
+            f"layout version {version!r}, and this program reads version {VERSION}",
+            where=path,
+            do="update sparse-transfer",
+        )
+    return metadata, stored
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number in JSON")
+
+
+def _decode(described: Mapping[str, Json], stored: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Stored tensors -> (weights, masks) by name; every stored tensor must be accounted for."""
+    weights: dict[str, Tensor] = {}
+    masks: dict[str, Tensor] = {}
+    used: set[str] = set()
+
+    def fetch(name: str) -> Tensor:
+        if name not in stored:
+            raise UserError(f'the tensor "{name}" is missing', do="fetch the file again")
+        used.add(name)
+        return stored[name]
+
+    for name, description in described.items():
+        facts = description if isinstance(description, Mapping) else {}
+        shape, encoding = _shape(name, facts.get("shape")), facts.get("encoding")
+        if encoding == "packed":
+            kept = unpack(fetch(f"{name}.mask").numpy(), shape, name)
+            weights[name], masks[name] = scatter(fetch(f"{name}.kept"), kept, name), torch.from_numpy(kept)
+        elif encoding == "dense":
+            weights[name] = fetch(name)
+        else:
+            raise UserError(f"the encoding of {name} is {encoding!r}", do='it is "dense" or "packed"')
+        if weights[name].shape != shape or dtype_name(weights[name]) != facts.get("dtype"):
+            raise UserError(
+                f"{name} is {dtype_name(weights[name])} {list(weights[name].shape)} and described as"
+                f" {facts.get('dtype')} {list(shape)}"
+            )
+        if encoding == "dense" and f"{name}.mask" in stored and f"{name}.mask" not in described:
+            masks[name] = torch.from_numpy(unpack(fetch(f"{name}.mask").numpy(), shape, name))
+            audit(name, weights[name], masks[name], do="fetch the file again")
+    if strangers := sorted(set(stored) - used):
+        raise UserError(f"{len(strangers)} tensors are not described: {listed(strangers)}", do="fetch the file again")
+    return weights, masks
+
+
+def _shape(name: str, value: Json) -> tuple[int, ...]:
+    lengths = value if isinstance(value, list) else [None]
+    if not all(type(length) is int and 0 <= length < 1 << 40 for length in lengths):
+        raise UserError(f"the shape of {name} is {value!r}", do="fetch the file again")
+    return tuple(cast(list[int], lengths))
+
+
+def _classes(names: Json) -> tuple[str, ...]:
+    if names is None:
+        return ()
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError('the entry "classes" is no list of names', do="fetch the file again")
+    return tuple(cast(list[str], names))
+
+
+def _mapping(metadata: Mapping[str, Json], key: str) -> Mapping[str, Json]:
+    value = metadata.get(key)
+    if not isinstance(value, Mapping):
+        raise UserError(f'the entry "{key}" is missing', do="fetch the file again")
+    return value

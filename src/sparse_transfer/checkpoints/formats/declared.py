@@ -1,0 +1,51 @@
+"""What a file says about itself, held against what its tensors say (research: detection, 6.2)."""
+
+from sparse_transfer.checkpoints.formats.contract import Evidence, KeyFamily, key_families
+from sparse_transfer.checkpoints.formats.source import Source
+from sparse_transfer.core.errors import UserError
+from sparse_transfer.models import Architecture
+
+# IST-DASLab/sparse-imagenet-transfer, models/__init__.py: how many classes the head of each dataset has.
+CLASSES = {
+    "imagenet": 1000,
+    "aircraft": 100,
+    "birds": 500,
+    "caltech101": 101,
+    "caltech256": 257,
+    "cars": 196,
+    "cifar10": 10,
+    "cifar100": 100,
+    "dtd": 47,
+    "food101": 101,
+    "flowers": 102,
+    "pets": 37,
+    "SUN397": 397,
+}
+
+
+def declared_architecture(source: Source, name: str, family: KeyFamily, evidence: Evidence) -> Architecture | None:
+    """The architecture that the file's own name for its network means; None where it states none that is known.
+
+    Raises:
+        UserError: the name is that of another network than the keys show.
+    """
+    stated = source.declared
+    if stated is None or not any(stated in key_families.get(other).declared for other in key_families):
+        return None
+    architecture = family.declared.get(stated)
+    found = evidence.architecture
+    if architecture is None or (found is not None and architecture.name != found.name):
+        raise UserError(
+            f'the file calls its network "{stated}" and its tensors are those of {found or "no network"} under the'
+            f' names of "{name}" ({evidence.because})',
+            do=f"give --arch {found or 'NAME'} to go by the tensors",
+        )
+    return architecture
+
+
+def class_warning(source: Source, classes: int | None) -> str | None:
+    """A sentence where the head has not as many classes as the dataset that the file names."""
+    expected = CLASSES.get(source.dataset or "")
+    if expected is None or classes is None or classes == expected:
+        return None
+    return f'the file says its head is for "{source.dataset}", which has {expected} classes, and the head has {classes}'

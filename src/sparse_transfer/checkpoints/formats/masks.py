@@ -1,0 +1,75 @@
+"""Which weights of an imported network are pruned (research: detection, 6.1, and pitfalls, 9.2)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Zeros are a mask where there are this many of them (E14): a trained dense layer has next to none.
+ZEROS_IN_ALL = 0.05
+ZEROS_IN_ONE = 0.20
+SIZE_OF_ONE = 1000
+
+
+@dataclass(frozen=True)
+class Masking:
+    """What is pruned, and by which right.
+
+    kept: name -> bool tensor, only for weights that have a pruned element.
+    evidence: ``masks`` of the file, its ``zeros``, or neither: ``dense``.   done: the sentence for the report.
+    """
+
+    kept: dict[str, Tensor]
+    evidence: str
+    done: str
+    warnings: tuple[str, ...] = ()
+
+
+def settle(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Masking:
+    """Decide between masks and zeros. ``weights``: every prunable weight.   ``masks``: the file's, bool.
+
+    A mask of the file counts, and a zero that it keeps stays a kept weight (RigL grows connections at 0). Only where
+    all masks keep everything, as the original's loader leaves them, do zeros count instead.
+    """
+    pruning = {name: kept for name, kept in masks.items() if not bool(kept.all())}
+    if pruning:
+        leaked = {name: int(((weights[name] != 0) & ~kept).sum()) for name, kept in pruning.items()}
+        return Masking(pruning, "masks", _in_words(pruning, len(masks), leaked))
+    zeros = {name: weight == 0 for name, weight in weights.items()}
+    counts = {name: int(zero.sum()) for name, zero in zeros.items()}
+    total = sum(weight.numel() for weight in weights.values())
+    if is_sparse([(counts[name], weight.numel()) for name, weight in weights.items()]):
+        kept = {name: ~zeros[name] for name in weights if counts[name]}
+        done = f"exact zeros are the mask: {sum(counts.values()):,} in {len(kept)} of {len(weights)} layers"
+        warning = (f"all {len(masks)} masks of the file keep everything though its weights hold zeros: zeros count",)
+        return Masking(kept, "zeros", done, warning if masks else ())
+    found = sum(counts.values())
+    return Masking(
+        {},
+        "dense",
+        "nothing is pruned" + (f" ({found:,} of {total:,} weights are 0, too few to be a mask)" if found else ""),
+    )
+
+
+def is_sparse(counts: Sequence[tuple[int, int]]) -> bool:
+    """Whether zeros (count, size) by tensor are so many that they were made on purpose."""
+    zeros, total = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0)
+    return zeros >= ZEROS_IN_ALL * total > 0 or any(
+        size >= SIZE_OF_ONE and count >= ZEROS_IN_ONE * size for count, size in counts
+    )
+
+
+def select(weight: Tensor, kept: Tensor) -> Tensor:
+    """The weight with +0 where it is pruned, whatever was stored there. Selects, never multiplies."""
+    return torch.where(kept, weight, torch.zeros((), dtype=weight.dtype))
+
+
+def _in_words(pruning: Mapping[str, Tensor], masks: int, leaked: Mapping[str, int]) -> str:
+    done = f"masks of the file, {len(pruning)} of {masks} prune"
+    if masks > len(pruning):
+        done += f" and {masks - len(pruning)} are all ones (dense layers)"
+    if total := sum(leaked.values()):
+        layers = sum(bool(count) for count in leaked.values())
+        done += f"; {total:,} stored weights in {layers} layers were not 0 where they are pruned, and were set to 0"
+    return done

@@ -1,0 +1,116 @@
+"""Where in a foreign file the network's tensors are (research: detection, 6.0), and what else lies beside them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sparse_transfer.checkpoints.readers.container import Container, LazyTensor, StandIn, Tree
+from sparse_transfer.core.errors import UserError, listed
+
+# The places are tried in this order. The averaged weights of timm and torchvision (state_dict_ema, model_ema) are
+# another network than the one trained; they are named in the report and not taken.
+PLACES = ("model_state_dict", "state_dict", "model", "net", "params", "weights")
+AVERAGED = ("state_dict_ema", "model_ema")
+WRAPPERS = ("module.", "_orig_mod.", "_orig_module.")  # DataParallel, torch.compile, the transfer code's DeepSparse
+BARE_SHARE = 0.8
+
+
+@dataclass(frozen=True)
+class Source:
+    """A foreign file's tensors under the keys of the network itself.
+
+    tensors: key less any wrapper's prefix -> tensor.   prefix: what was taken off every key, "" for nothing.
+    place: the entry that held them, "" where they are the file itself.
+    beside: the file's other entries.   dropped: key -> why it is no tensor of the network.
+    """
+
+    container: Container
+    tensors: Mapping[str, LazyTensor]
+    place: str
+    prefix: str
+    beside: Mapping[str, Tree]
+    dropped: Mapping[str, str]
+
+    @property
+    def declared(self) -> str | None:
+        """The network's name as the file states it: model_config.arch (IST), arch, arch_key (SparseML)."""
+        config = self.beside.get("model_config")
+        candidates = [config.get("arch") if isinstance(config, Mapping) else None]
+        candidates += [self.beside.get("arch"), self.beside.get("arch_key")]
+        return next((name for name in candidates if isinstance(name, str) and name), None)
+
+    @property
+    def dataset(self) -> str | None:
+        """The dataset that the file says its head is for (IST)."""
+        config = self.beside.get("model_config")
+        name = config.get("dataset") if isinstance(config, Mapping) else None
+        return name if isinstance(name, str) else None
+
+    @property
+    def unread_masks(self) -> int:
+        """How many masks Distiller's scheduler holds; a format of their own is to read them."""
+        schedule = self.beside.get("compression_sched")
+        masks = schedule.get("masks_dict") if isinstance(schedule, Mapping) else None
+        return sum(isinstance(mask, LazyTensor) for mask in masks.values()) if isinstance(masks, Mapping) else 0
+
+
+def find_source(container: Container) -> Source:
+    """Find the tensors. Raises ``UserError`` where there are none, or where a whole module stands in their place."""
+    root, path = container.root, container.path
+    if not isinstance(root, Mapping):
+        what = "a single tensor" if isinstance(root, LazyTensor) else f"a {type(root).__name__}"
+        raise UserError(f"the file holds {what}, not tensors by name", where=path, do="get its state dict instead")
+    entries = {str(key): value for key, value in root.items()}
+    place = next((name for name in PLACES if has_tensors(entries.get(name))), "")
+    if not place and sum(isinstance(value, LazyTensor) for value in entries.values()) < BARE_SHARE * len(entries):
+        _refuse(container, entries)
+    found = entries[place] if place else root
+    assert isinstance(found, Mapping)
+    everything = {str(key): value for key, value in found.items()}
+    tensors = {key: value for key, value in everything.items() if isinstance(value, LazyTensor)}
+    if not tensors:
+        raise UserError("the file holds no tensor", where=path, do="fetch it again")
+    prefix = shared_prefix(tensors)
+    dropped = {key: "not a tensor" for key in everything if key not in tensors}
+    if place:
+        dropped |= {key: _why_beside(key) for key in entries if key != place}
+    return Source(
+        container,
+        {key.removeprefix(prefix): tensor for key, tensor in tensors.items()},
+        place,
+        prefix,
+        {key: value for key, value in entries.items() if place and key != place},
+        dropped,
+    )
+
+
+def has_tensors(value: Tree) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(item, LazyTensor) for item in value.values())
+
+
+def shared_prefix(keys: Mapping[str, object]) -> str:
+    """Wrappers' prefixes that all keys share, outermost first; a key of the network itself may contain them too."""
+    prefix = ""
+    while True:
+        more = [wrapper for wrapper in WRAPPERS if all(key.startswith(prefix + wrapper) for key in keys)]
+        if not more:
+            return prefix
+        prefix += more[0]
+
+
+def _why_beside(key: str) -> str:
+    return "averaged weights, another network than the one trained" if key in AVERAGED else "not part of the network"
+
+
+def _refuse(container: Container, entries: Mapping[str, Tree]) -> None:
+    objects = [name for name in PLACES if isinstance(entries.get(name), StandIn)]
+    if objects:
+        raise UserError(
+            f'the entry "{objects[0]}" is a whole object, not tensors by name',
+            where=container.path,
+            do="get its state dict instead",
+        )
+    raise UserError(
+        f"no network is found among its {len(entries)} entries ({listed(list(entries), most=10)})",
+        where=container.path,
+        do="the weights are looked for under " + ", ".join(f'"{name}"' for name in PLACES),
+    )

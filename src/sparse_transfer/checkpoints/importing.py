@@ -1,0 +1,297 @@
+"""Bring somebody else's checkpoint in: recognise it, account for every key, rebuild its mask, say what was done."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from sparse_transfer.checkpoints.assembling import assemble, skeleton
+from sparse_transfer.checkpoints.claims import check_claim
+from sparse_transfer.checkpoints.file import Origin, is_ours, load, naming
+from sparse_transfer.checkpoints.formats import Decoded, Encoding, Source, encodings, find_source
+from sparse_transfer.checkpoints.formats.declared import class_warning
+from sparse_transfer.checkpoints.formats.mapping import map_tensors
+from sparse_transfer.checkpoints.formats.masks import Masking, select, settle
+from sparse_transfer.checkpoints.formats.recognising import recognise
+from sparse_transfer.checkpoints.import_report import ImportReport
+from sparse_transfer.checkpoints.readers.container import Container
+from sparse_transfer.checkpoints.readers.opening import open_container
+from sparse_transfer.core.errors import UserError
+from sparse_transfer.core.files import sha256
+from sparse_transfer.models import Architecture, Head, Network, Preprocessing, sparsities
+from sparse_transfer.sparsity import prunable_weights
+
+OURS = "sparse_transfer"
+HEAD_ALONE = {"weight", "bias"}
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A foreign network as ours, its origin, and the report; ``save(network, path, origin=origin)`` writes it."""
+
+    network: Network
+    origin: Origin
+    report: ImportReport
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the caller says about the file; everything else is found out."""
+
+    architecture: Architecture | None = None
+    backbone: Path | None = None
+    sparsity: float | None = None
+    classes: tuple[str, ...] = ()
+    preprocessing: Preprocessing | None = None
+    method: str | None = None
+    licence: str | None = None
+
+
+def import_checkpoint(
+    path: str | Path,
+    *,
+    architecture: str | Architecture | None = None,
+    backbone: str | Path | None = None,
+    sparsity: float | None = None,
+    classes: Sequence[str] | None = None,
+    preprocessing: Preprocessing | None = None,
+    method: str | None = None,
+    licence: str | None = None,
+) -> Imported:
+    """Read a checkpoint in any known format, ours included. Nothing from the file is executed, nothing is written.
+
+    architecture: overrides what the keys cannot tell (``resnet50,stride=v1``), or names the network where its keys
+        are its own (``timm:resnet50d``).
+    backbone: a checkpoint of ours, for a file that holds a linear head alone.
+    sparsity: what the origin claims, in [0, 1]; half a point away from every way of counting it is refused.
+    classes: the head's class names in label order.   preprocessing: instead of the format's.
+    method, licence: kept in the origin.
+
+    Raises:
+        UserError: the file is damaged, of no known format, or does not fit; all that is wrong with its tensors at once.
+
+    Example:
+        >>> imported = import_checkpoint("rigl_erk5x_90.pth", sparsity=0.9)      # doctest: +SKIP
+        >>> save(imported.network, "rigl90.safetensors", origin=imported.origin)  # doctest: +SKIP
+    """
+    path = Path(path)
+    said = Said(
+        architecture=Architecture.parse(architecture) if isinstance(architecture, str) else architecture,
+        backbone=None if backbone is None else Path(backbone),
+        sparsity=sparsity,
+        classes=tuple(classes or ()),
+        preprocessing=preprocessing,
+        method=method,
+        licence=licence,
+    )
+    if sparsity is not None and not 0 <= sparsity < 1:
+        raise UserError(f"a claimed sparsity of {sparsity:g}", do="it is a share in [0, 1): 80 % is 0.8")
+    if is_ours(path):
+        with naming(path):
+            return _import_ours(path, said)
+    container = open_container(path)
+    with naming(path):
+        return import_container(container, sha256(path), said)
+
+
+def import_container(container: Container, digest: str, said: Said) -> Imported:
+    """The steps of an import, in order, from an opened file. ``digest``: the file's SHA-256, for the origin."""
+    source = find_source(container)
+    name, encoding, because = _encoding(source)
+    decoded = encoding.decode(source)
+    if set(decoded.weights) <= HEAD_ALONE and "weight" in decoded.weights:
+        return _import_head(source, decoded, digest, said)
+    if said.backbone is not None:
+        raise UserError("the file has a backbone of its own", do="leave out the backbone")
+    recognised = recognise(source, {key: tensor.shape for key, tensor in decoded.weights.items()}, said.architecture)
+    architecture = recognised.architecture
+    body = skeleton(architecture)
+    mapped = map_tensors(decoded, recognised.family, architecture, body)
+    head = architecture.family.head
+    prunable = [*prunable_weights(body), f"{head}.weight"]
+    masking = settle({key: mapped.tensors[key] for key in prunable if key in mapped.tensors}, mapped.masks)
+    network = assemble(
+        architecture,
+        said.preprocessing or recognised.preprocessing,
+        _selected(mapped.tensors, masking),
+        masking.kept,
+        said.classes,
+        module=body,
+    )
+    counts = sparsities(network)
+    check_claim(said.sparsity, counts, masking.evidence)
+    classes = None if network.head is None else len(network.head.weight)
+    encoding_name = name if masking.evidence == "masks" else masking.evidence
+    report = ImportReport(
+        file=container.path.name,
+        sha256=digest,
+        container=container.kind,
+        place=source.place,
+        prefix=source.prefix,
+        encoding=encoding_name,
+        encoding_because=because,
+        family=recognised.name,
+        family_because=recognised.because,
+        architecture=str(architecture),
+        preprocessing=network.backbone.preprocessing,
+        classes=classes,
+        mapped=mapped.keys,
+        dropped={**source.dropped, **decoded.dropped},
+        stand_ins=container.stand_ins,
+        masks=masking.done,
+        claimed=said.sparsity,
+        sparsities=counts,
+        notes=(*recognised.notes, *mapped.notes),
+        assumptions=recognised.assumptions + (recognised.pictures if said.preprocessing is None else ()),
+        warnings=_warnings(source, masking, classes),
+        licence=said.licence,
+    )
+    origin = Origin(
+        method=said.method,
+        sparsity=said.sparsity,
+        file=container.path.name,
+        sha256=digest,
+        format=f"{encoding_name}/{recognised.name}",
+        licence=said.licence,
+    )
+    return Imported(network, origin, report)
+
+
+def _encoding(source: Source) -> tuple[str, Encoding, str]:
+    for name in encodings:
+        encoding = encodings.get(name)
+        if (because := encoding.recognise(source)) is not None:
+            return name, encoding, because
+    raise AssertionError("the last encoding takes any file")
+
+
+def _selected(tensors: Mapping[str, Tensor], masking: Masking) -> dict[str, Tensor]:
+    return {
+        name: select(tensor, masking.kept[name]) if name in masking.kept else tensor for name, tensor in tensors.items()
+    }
+
+
+def _warnings(source: Source, masking: Masking, classes: int | None) -> tuple[str, ...]:
+    warnings = list(masking.warnings)
+    if (sentence := class_warning(source, classes)) is not None:
+        warnings.append(sentence)
+    if masking.evidence != "masks" and (unread := source.unread_masks):
+        warnings.append(f'"compression_sched" holds {unread} masks, which are not read yet: zeros decide')
+    return tuple(warnings)
+
+
+def _import_head(source: Source, decoded: Decoded, digest: str, said: Said) -> Imported:
+    """A linear head as the transfer code saves it: ``weight`` [C, D] and ``bias`` [C], no backbone."""
+    if said.backbone is None:
+        raise UserError(
+            f"the file holds a linear head alone (weight {list(decoded.weights['weight'].shape)})",
+            do="name the imported checkpoint of the backbone it was fitted on with --backbone",
+        )
+    base = load(said.backbone)
+    values = {name: tensor.read().float() for name, tensor in decoded.weights.items()}
+    for name, value in values.items():
+        if not bool(value.isfinite().all()):
+            raise UserError(f'"{name}" has values that are NaN or infinite', do="fetch the file again")
+    weight = values["weight"]
+    width = base.backbone.feature_dim
+    if weight.ndim != 2 or weight.shape[1] != width:
+        raise UserError(
+            f"the head reads {list(weight.shape[1:])} features and {said.backbone} gives {width}",
+            do="name the backbone that it was fitted on",
+        )
+    bias = values.get("bias")
+    head = Head(weight, weight.new_zeros(len(weight)) if bias is None else bias, said.classes)
+    backbone = replace(base.backbone, preprocessing=said.preprocessing or base.backbone.preprocessing)
+    network = Network(backbone, head)
+    counts = sparsities(network)
+    check_claim(said.sparsity, counts, "masks")
+    architecture = backbone.architecture
+    warning = class_warning(source, len(weight))
+    report = ImportReport(
+        file=source.container.path.name,
+        sha256=digest,
+        container=source.container.kind,
+        place=source.place,
+        prefix=source.prefix,
+        encoding="dense",
+        encoding_because="a head alone",
+        family="linear_head",
+        family_because=f"weight and bias alone; its backbone is {said.backbone.name}, digest {base.digest[:12]}…",
+        architecture=str(architecture),
+        preprocessing=backbone.preprocessing,
+        classes=len(weight),
+        mapped={f"{architecture.family.head}.{name}": decoded.keys[name] for name in values},
+        dropped={**source.dropped, **decoded.dropped},
+        stand_ins=source.container.stand_ins,
+        masks="the backbone's",
+        claimed=said.sparsity,
+        sparsities=counts,
+        notes=("the head has no bias: zeros, which is exactly the same",) if bias is None else (),
+        assumptions=("the head was fitted on this backbone: nothing in the file says so",),
+        warnings=() if warning is None else (warning,),
+        licence=said.licence or base.origin.licence,
+    )
+    origin = replace(
+        base.origin,
+        method=said.method or base.origin.method,
+        file=source.container.path.name,
+        sha256=digest,
+        format="linear_head",
+        licence=report.licence,
+    )
+    return Imported(network, origin, report)
+
+
+def _import_ours(path: Path, said: Said) -> Imported:
+    """A checkpoint of ours comes in as it is; what the caller says replaces what it says."""
+    if said.backbone is not None:
+        raise UserError("the file has a backbone of its own", do="leave out the backbone")
+    checkpoint = load(path)
+    before = checkpoint.network
+    architecture = said.architecture or before.backbone.architecture
+    if architecture.name != before.backbone.architecture.name:
+        raise UserError(
+            f"it holds {before.backbone.architecture} and --arch says {architecture}", do="leave --arch out"
+        )
+    network = assemble(
+        architecture,
+        said.preprocessing or before.backbone.preprocessing,
+        before.tensors(),
+        before.masks(),
+        said.classes or (before.head.classes if before.head is not None else ()),
+        module=before.backbone.module if architecture == before.backbone.architecture else skeleton(architecture),
+    )
+    counts = sparsities(network)
+    check_claim(said.sparsity, counts, "masks" if before.masks() else "dense")
+    origin = replace(
+        checkpoint.origin,
+        method=said.method or checkpoint.origin.method,
+        sparsity=checkpoint.origin.sparsity if said.sparsity is None else said.sparsity,
+        licence=said.licence or checkpoint.origin.licence,
+    )
+    report = ImportReport(
+        file=path.name,
+        sha256=sha256(path),
+        container="safetensors",
+        place="",
+        prefix="",
+        encoding=OURS,
+        encoding_because="it is a checkpoint of ours",
+        family=OURS,
+        family_because=f"digest {checkpoint.digest[:12]}…",
+        architecture=str(architecture),
+        preprocessing=network.backbone.preprocessing,
+        classes=None if network.head is None else len(network.head.weight),
+        mapped={name: name for name in network.tensors()},
+        dropped={},
+        stand_ins=(),
+        masks=f"{len(network.masks())} masks of the file",
+        claimed=origin.sparsity,
+        sparsities=counts,
+        notes=(),
+        assumptions=(),
+        warnings=(),
+        licence=origin.licence,
+    )
+    return Imported(network, origin, report)

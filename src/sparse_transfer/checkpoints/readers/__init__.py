@@ -1,0 +1,1 @@
+"""Bytes to containers: names, lazy tensors and plain values. Nothing from a file is ever executed."""

@@ -1,0 +1,73 @@
+"""safetensors files, through their library, which checks the header: no holes, no overlaps, at most 100 MB."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sparse_transfer.checkpoints.readers.container import Container, LazyTensor, Tree
+from sparse_transfer.checkpoints.readers.refusal import Refusal, refusals_of, shown
+
+if TYPE_CHECKING:
+    from safetensors import safe_open
+
+HEADER_BYTES_MOST = 100_000_000  # the library's own limit
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "C64": torch.complex64,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
+    "F8_E8M0": torch.float8_e8m0fnu,
+}
+
+
+def read_safetensors(path: Path) -> Container:
+    """Open ``path``; reads its header only. Raises ``Refusal``."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        file = safe_open(path, framework="pt", device="cpu")
+        metadata: dict[str, str] = file.metadata() or {}
+        names: list[str] = sorted(file.keys())
+        root: dict[str | int, Tree] = {name: _lazy(path, name, file) for name in names}
+    except SafetensorError as error:
+        raise Refusal(f"its header is damaged or it is cut short ({error})") from None
+    return Container("safetensors", path, root, metadata)
+
+
+def _lazy(path: Path, name: str, file: "safe_open") -> LazyTensor:
+    part = file.get_slice(name)
+    dtype = _DTYPES.get(part.get_dtype())
+    if dtype is None:
+        raise Refusal(
+            f"tensor {shown(name)} has the dtype {part.get_dtype()}, which is not read yet", "save it as float32"
+        )
+
+    def read() -> Tensor:
+        from safetensors import SafetensorError
+
+        with refusals_of(path):
+            try:
+                tensor: Tensor = file.get_tensor(name)
+            except SafetensorError as error:
+                raise Refusal(f"tensor {shown(name)} cannot be read ({error})") from None
+            # The library maps the file; a copy stays right when the file changes. A bool is any byte but 0.
+            return tensor.view(torch.uint8).ne(0) if dtype == torch.bool else tensor.clone()
+
+    return LazyTensor(tuple(part.get_shape()), dtype, read)

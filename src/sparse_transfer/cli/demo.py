@@ -1,0 +1,27 @@
+"""``sparse-transfer demo``."""
+
+from pathlib import Path
+
+import click
+
+from sparse_transfer.cli import options
+
+
+@click.command()
+@click.option("--runs", type=click.Path(path_type=Path), default=Path("demo-runs"), show_default=True,
+              help="Where run records go.")  # fmt: skip
+@options.quiet
+def command(runs: Path) -> None:
+    """Transfer tiny dense and sparse networks to handwritten digits: about a minute, no download.
+
+    \b
+    Example:
+      sparse-transfer demo
+    """
+    from sparse_transfer.runs import table
+    from sparse_transfer.transfer.demo import demo
+
+    done = demo(runs)
+    click.echo(options.shown(table.summarise(table.rows(done.runs))))
+    click.echo(done.answer)
+    click.echo(f"\nThe runs lie in {runs}; `sparse-transfer results {runs} --csv` prints them as a table.")

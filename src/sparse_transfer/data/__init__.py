@@ -1,0 +1,1 @@
+"""Datasets, their splits, and pictures on their way to a backbone."""

@@ -1,0 +1,121 @@
+"""Pictures to what a backbone reads: the same functions for features, finetuning, evaluation and prediction.
+
+Both transforms equal torchvision's on Pillow images bit for bit (tests/data/test_transforms.py), so features equal
+those of the paper's code: Resize + CenterCrop, or RandomResizedCrop + RandomHorizontalFlip, then ToTensor, Normalize.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from sparse_transfer.core.canonical import Json
+from sparse_transfer.core.errors import UserError
+from sparse_transfer.data.decode import MAX_PIXELS
+from sparse_transfer.models.preprocessing import Preprocessing
+
+Triple = tuple[float, float, float]
+
+SCALE = (0.08, 1.0)  # share of the picture's area that a random crop covers (torchvision's default, and the paper's)
+RATIO = (3 / 4, 4 / 3)  # its width over its height
+TRIES = 10  # draws before the centre is taken instead
+
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+@dataclass(frozen=True)
+class Transform:
+    """One way from a picture to a backbone's input.
+
+    preprocessing: sizes, interpolation, mean and std.   random: crop and flip at random (training).
+    exif: the pictures are turned as their EXIF orientation says (``clean``), not left as stored (``cvpr2022``).
+    """
+
+    preprocessing: Preprocessing
+    random: bool = False
+    exif: bool = False
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator | None = None) -> NDArray[np.uint8]:
+        """An RGB picture of any size -> [crop, crop, 3] uint8. ``rng`` draws crop and flip where ``random``."""
+        resampling = _RESAMPLING[self.preprocessing.interpolation]
+        if not self.random:
+            return np.asarray(_centre(image, self.preprocessing.resize, self.preprocessing.crop, resampling))
+        if rng is None:
+            raise ValueError("a random transform needs a generator")
+        size = (self.preprocessing.crop, self.preprocessing.crop)
+        left, top, width, height = random_crop(image.width, image.height, rng)
+        cut = image.crop((left, top, left + width, top + height)).resize(size, resampling)
+        return np.asarray(cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else cut)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """[B, H, W, 3] uint8 -> [B, 3, H, W] float32 in channels-last memory on the same device: (x/255 - mean)/std.
+
+        In torchvision's order of operations, so equal to ToTensor + Normalize to the last bit.
+        """
+        facts = self.preprocessing
+        if facts.channel_order == "bgr":
+            images = images.flip(-1)
+        pixels = images.to(torch.float32).div_(255)
+        mean, std = (
+            torch.tensor(values, dtype=torch.float32, device=images.device) for values in (facts.mean, facts.std)
+        )
+        return pixels.sub_(mean).div_(std).permute(0, 3, 1, 2)
+
+    def to_json(self) -> dict[str, Json]:
+        """What the pixels depend on: part of a feature cache's key."""
+        return {"preprocessing": self.preprocessing.to_json(), "random": self.random, "exif": self.exif}
+
+
+def evaluation(
+    preprocessing: Preprocessing, *, exif: bool = False, mean: Triple | None = None, std: Triple | None = None
+) -> Transform:
+    """Shorter side to ``resize``, centre crop. ``mean`` and ``std`` replace the preprocessing's (per-dataset ones)."""
+    return Transform(_with_statistics(preprocessing, mean, std), exif=exif)
+
+
+def training(
+    preprocessing: Preprocessing, *, exif: bool = False, mean: Triple | None = None, std: Triple | None = None
+) -> Transform:
+    """A random crop of 8 to 100 % of the area, ratio 3/4 to 4/3, resized to ``crop``; flipped half of the time."""
+    return Transform(_with_statistics(preprocessing, mean, std), random=True, exif=exif)
+
+
+def random_crop(width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """Draw (left, top, width, height) as torchvision's ``RandomResizedCrop.get_params`` does."""
+    area = width * height
+    for _ in range(TRIES):
+        wanted = area * rng.uniform(*SCALE)
+        ratio = math.exp(rng.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
+        w, h = round(math.sqrt(wanted * ratio)), round(math.sqrt(wanted / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            top = int(rng.integers(0, height - h + 1))
+            left = int(rng.integers(0, width - w + 1))
+            return left, top, w, h
+    w, h = width, height
+    if width / height < RATIO[0]:
+        h = round(width / RATIO[0])
+    elif width / height > RATIO[1]:
+        w = round(height * RATIO[1])
+    return (width - w) // 2, (height - h) // 2, w, h
+
+
+def _centre(image: Image.Image, resize: int, crop: int, resampling: Image.Resampling) -> Image.Image:
+    short, long = sorted(image.size)
+    longer = int(resize * long / short)  # torchvision truncates here
+    if resize * longer > MAX_PIXELS:
+        raise UserError(
+            f"a picture of {image.width} × {image.height} px would become {resize} × {longer:,} px", do="cut it"
+        )
+    size = (resize, longer) if image.width <= image.height else (longer, resize)
+    if image.size != size:
+        image = image.resize(size, resampling)
+    left, top = round((size[0] - crop) / 2), round((size[1] - crop) / 2)
+    return image.crop((left, top, left + crop, top + crop))
+
+
+def _with_statistics(preprocessing: Preprocessing, mean: Triple | None, std: Triple | None) -> Preprocessing:
+    return replace(preprocessing, mean=mean or preprocessing.mean, std=std or preprocessing.std)

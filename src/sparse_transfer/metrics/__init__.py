@@ -1,0 +1,1 @@
+"""How well predictions fit labels, and how sure one may be of it."""

@@ -1,0 +1,1 @@
+"""What was run and what came out: identities, records, their store, trackers and the results table."""

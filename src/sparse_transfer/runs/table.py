@@ -1,0 +1,264 @@
+"""The results table: one row a run, the published columns first. Every report is made of it."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from itertools import groupby
+
+from sparse_transfer.core.canonical import Json
+from sparse_transfer.metrics.intervals import over_seeds
+from sparse_transfer.runs.finished import FinishedRun
+from sparse_transfer.runs.identity import file_name
+from sparse_transfer.runs.record import Metric
+from sparse_transfer.runs.tolerant import encode
+
+SEPARATOR = " | "  # between the warnings of one row of CSV; "; " stands inside a sentence
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run. ``dset, model, sparsity, seed, val_acc`` are the columns of the published result files.
+
+    sparsity: claimed by the checkpoint, else measured over its prunable weights.   seed: ``seed_<n>``.
+    val_acc: the headline accuracy (``metric``) on the test images, a share; ``low``, ``high``: its interval over
+    images.   digest: the checkpoint's.   best: the best epoch's, *selected on test*.   macs: of the sparse network.
+    settings: equal for runs that differ in the seed alone.   run: the folder's name.
+    """
+
+    dset: str
+    model: str
+    sparsity: float | None
+    seed: str
+    val_acc: float
+    checkpoint: str
+    digest: str
+    transfer: str
+    protocol: str
+    solver: str
+    metric: Metric
+    n: int
+    low: float
+    high: float
+    top1: float
+    mean_per_class: float
+    best: float | None
+    cross_entropy: float | None
+    ece: float | None
+    macs: int | None
+    macs_dense: int | None
+    seconds: float
+    warnings: tuple[str, ...]
+    partial: str
+    settings: str
+    run: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Runs that differ in the seed alone. ``low``, ``high`` are over ``over``: of one seed the interval over images.
+
+    val_acc: mean over the seeds.   std: sample standard deviation (n - 1); None of one seed.   seeds: how many.
+    n: test images.   seconds: of all seeds together.
+    """
+
+    dset: str
+    model: str
+    sparsity: float | None
+    seeds: int
+    val_acc: float
+    std: float | None
+    low: float
+    high: float
+    over: str
+    checkpoint: str
+    digest: str
+    transfer: str
+    protocol: str
+    solver: str
+    metric: Metric
+    n: int
+    top1: float
+    mean_per_class: float
+    macs: int | None
+    macs_dense: int | None
+    seconds: float
+    warnings: tuple[str, ...]
+    partial: str
+    settings: str
+
+
+def rows(runs: Iterable[FinishedRun]) -> list[Row]:
+    """One row for each run, in an order that depends on nothing but what the rows hold."""
+    return sorted((_row(run) for run in runs), key=_order)
+
+
+def summarise(table: Iterable[Row]) -> list[Summary]:
+    """One line for each (data set, checkpoint, transfer, protocol, solver, settings), over its seeds.
+
+    A run that was done again counts once: the newest.
+    """
+    newest: dict[tuple[str, str], Row] = {}
+    for row in sorted(table, key=_order):  # seed21-ID before seed21-ID.2
+        newest[row.settings, row.seed] = row
+    chosen = sorted(newest.values(), key=_order)
+    return [_summary(list(group)) for _, group in groupby(chosen, key=_group)]
+
+
+def to_csv(table: Sequence[Row] | Sequence[Summary]) -> str:
+    """CSV with a header, LF line ends, full precision; what is not known is empty."""
+    if not table:
+        return ""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([field.name for field in fields(table[0])])
+    for line in table:
+        cells = [getattr(line, field.name) for field in fields(line)]
+        writer.writerow([SEPARATOR.join(cell) if isinstance(cell, tuple) else cell for cell in cells])
+    return text.getvalue()
+
+
+def to_json(table: Sequence[Row] | Sequence[Summary]) -> str:
+    """A JSON list of objects, one for each line."""
+    lines: list[Json] = [encode(line) for line in table]
+    return json.dumps(lines, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def to_text(table: Sequence[Summary], width: int = 100, *, colour: bool = False) -> str:
+    """The summaries for people, at most ``width`` (80 or more) columns wide: a table for each way of transfer.
+
+    Below stands what should be known of the lines, by the numbers in their last column.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(file=io.StringIO(), width=max(width, 80), force_terminal=colour, no_color=not colour)
+    notes: dict[str, int] = {}
+    ordered = sorted(table, key=_section)  # stable: within a section the order is the given one
+    for section, lines in groupby(ordered, key=_section):
+        grid = Table(box=None, pad_edge=False, collapse_padding=True)
+        grid.add_column("dataset", no_wrap=True)
+        grid.add_column("checkpoint", overflow="fold")
+        for heading in ("metric", "accuracy %", "95 % interval", "seeds", "MACs", "notes"):
+            grid.add_column(heading, justify="right", no_wrap=True)
+        for line in lines:
+            grid.add_row(
+                escape(file_name(line.dset)[:20]),
+                escape(line.checkpoint),
+                {"top1": "top-1", "mean_per_class": "per class"}[line.metric],
+                _percent(line),
+                f"{100 * line.low:.2f}–{100 * line.high:.2f}",
+                str(line.seeds),
+                "" if line.macs is None else _count(line.macs),
+                " ".join(str(notes.setdefault(text, len(notes) + 1)) for text in _notes(line)),
+            )
+        console.print(" ".join(section), style="bold", markup=False, highlight=False)
+        console.print(grid)
+        console.print()
+    if table:
+        console.print("Intervals are over seeds; of a single seed, over its test images.", highlight=False)
+    for text, number in notes.items():
+        console.print(f"{number}  {text}", markup=False, highlight=False)
+    assert isinstance(console.file, io.StringIO)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
+
+
+def _row(run: FinishedRun) -> Row:
+    result, identity = run.result, run.result.identity
+    sparsity = result.sparsity
+    if sparsity is None and result.cost is not None:
+        sparsity = result.cost.sparsity_prunable
+    return Row(
+        dset=identity.dataset,
+        model=result.model or identity.checkpoint,
+        sparsity=sparsity,
+        seed=f"seed_{identity.seed}",
+        val_acc=result.value,
+        checkpoint=identity.checkpoint,
+        digest=identity.checkpoint_digest,
+        transfer=identity.transfer,
+        protocol=identity.protocol,
+        solver=result.solver.name if result.solver else "",
+        metric=result.metric,
+        n=result.n_test,
+        low=result.interval.low,
+        high=result.interval.high,
+        top1=result.last.top1,
+        mean_per_class=result.last.mean_per_class,
+        best=result.best.value(result.metric) if result.best else None,
+        cross_entropy=result.cross_entropy,
+        ece=result.ece,
+        macs=result.cost.macs_sparse if result.cost else None,
+        macs_dense=result.cost.macs_dense if result.cost else None,
+        seconds=sum(result.seconds.values()),
+        warnings=result.warnings,
+        partial=result.partial or "",
+        settings=identity.group,
+        run=run.folder.name,
+    )
+
+
+def _group(row: Row) -> tuple[str | float, ...]:
+    sparsity = -1.0 if row.sparsity is None else row.sparsity
+    return (
+        *(row.dset.lower(), row.dset, row.model, sparsity, row.checkpoint, row.digest),
+        *(row.transfer, row.protocol, row.solver, row.metric, row.settings),
+    )
+
+
+def _order(row: Row) -> tuple[tuple[str | float, ...], int, int, str]:
+    attempt = row.run.rpartition(".")[2]
+    return _group(row), int(row.seed.removeprefix("seed_")), int(attempt) if attempt.isdigit() else 1, row.run
+
+
+def _summary(group: list[Row]) -> Summary:
+    first = group[0]
+    seeds = over_seeds([row.val_acc for row in group])
+    low, high = (seeds.interval.low, seeds.interval.high) if seeds.interval else (first.low, first.high)
+    return Summary(
+        dset=first.dset,
+        model=first.model,
+        sparsity=first.sparsity,
+        seeds=seeds.n,
+        val_acc=seeds.mean,
+        std=seeds.std,
+        low=low,
+        high=high,
+        over="seeds" if seeds.interval else "images",
+        checkpoint=first.checkpoint,
+        digest=first.digest,
+        transfer=first.transfer,
+        protocol=first.protocol,
+        solver=first.solver,
+        metric=first.metric,
+        n=first.n,
+        top1=over_seeds([row.top1 for row in group]).mean,
+        mean_per_class=over_seeds([row.mean_per_class for row in group]).mean,
+        macs=first.macs,
+        macs_dense=first.macs_dense,
+        seconds=sum(row.seconds for row in group),
+        warnings=tuple(dict.fromkeys(warning for row in group for warning in row.warnings)),
+        partial=SEPARATOR.join(dict.fromkeys(row.partial for row in group if row.partial)),
+        settings=first.settings,
+    )
+
+
+def _section(line: Summary) -> list[str]:
+    return [part for part in (line.transfer, line.protocol, line.solver) if part]
+
+
+def _notes(line: Summary) -> list[str]:
+    return [*([f"partial: {line.partial}"] if line.partial else []), *line.warnings]
+
+
+def _percent(line: Summary) -> str:
+    return f"{100 * line.val_acc:.2f}" if line.std is None else f"{100 * line.val_acc:.2f} ± {100 * line.std:.2f}"
+
+
+def _count(macs: int) -> str:
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if macs >= size:
+            return f"{macs / size:.3g} {unit}"
+    return str(macs)

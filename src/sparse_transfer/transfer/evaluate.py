@@ -1,0 +1,89 @@
+"""How good a network with a head is on labelled pictures."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sparse_transfer.checkpoints.file import Checkpoint, load
+from sparse_transfer.core.errors import UserError, listed
+from sparse_transfer.data.reading import parse, read
+from sparse_transfer.data.split import Split
+from sparse_transfer.data.transforms import evaluation
+from sparse_transfer.metrics.calibration import cross_entropy, expected_calibration_error
+from sparse_transfer.metrics.confusion import Confusion, predict
+from sparse_transfer.models import Head
+from sparse_transfer.runs.record import Accuracy
+from sparse_transfer.transfer.compute import DEFAULT, Compute
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A head on the features of labelled pictures.
+
+    predictions: [N] int64, in the data set's labels.   cross_entropy: nats.   ece: in [0, 1], 15 bins.
+    """
+
+    accuracy: Accuracy
+    confusion: Confusion
+    predictions: NDArray[np.int64]
+    cross_entropy: float
+    ece: float
+
+
+def evaluate(checkpoint: Checkpoint | str | Path, dataset: str, *, compute: Compute = DEFAULT) -> Measured:
+    """Accuracy of the checkpoint's own head on the test pictures of ``dataset``.
+
+    Raises:
+        UserError: there is no head, or its classes are not the data set's.
+    """
+    checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else load(checkpoint)
+    if checkpoint.head is None:
+        raise UserError(
+            "this checkpoint has no head", where=checkpoint.path, do="fit one with `sparse-transfer linear`"
+        )
+    test = read(*parse(dataset)).test
+    head = aligned(checkpoint.head, test, checkpoint.path)
+    found = compute.features(checkpoint.backbone, test, evaluation(checkpoint.backbone.preprocessing))
+    return measure(head, found.features, test)
+
+
+def measure(head: Head, features: NDArray[np.float32], test: Split) -> Measured:
+    """The head's accuracy on features [N, D] of the split, in its order."""
+    logits = logits_of(head, features)
+    predictions = predict(logits)
+    confusion = Confusion.of(test.labels, predictions, test.classes)
+    return Measured(
+        Accuracy.of(confusion),
+        confusion,
+        predictions,
+        cross_entropy(logits, test.labels),
+        expected_calibration_error(logits, test.labels),
+    )
+
+
+def logits_of(head: Head, features: NDArray[np.float32], block: int = 4096) -> NDArray[np.float32]:
+    """[N, C]; features may be a memory map, of which ``block`` rows are read at a time."""
+    parts = [head(torch.from_numpy(np.array(features[i : i + block]))).numpy() for i in range(0, len(features), block)]
+    return np.concatenate(parts)
+
+
+def aligned(head: Head, test: Split, where: Path) -> Head:
+    """The head with its rows in the order of the split's classes; without names the order is taken to be the same."""
+    if not head.classes:
+        if len(head.weight) != len(test.classes):
+            raise UserError(
+                f"a head of {len(head.weight)} classes, and {len(test.classes)} in the pictures", where=where
+            )
+        return head
+    strangers = [name for name in test.classes if name not in head.classes]
+    if strangers:
+        raise UserError(
+            f"the head does not know {len(strangers)} of the {len(test.classes)} classes: {listed(strangers)}",
+            where=where,
+            do="evaluate on the classes it was fitted for, or fit a head with `sparse-transfer linear`",
+        )
+    rows = torch.tensor([head.classes.index(name) for name in test.classes])
+    return Head(head.weight[rows], head.bias[rows], test.classes)

@@ -1,0 +1,248 @@
+"""Heads for all seeds of a plan: features through the cache, then the solver the plan names."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sparse_transfer.core.progress import progress
+from sparse_transfer.data.loading import batches
+from sparse_transfer.data.specs import DatasetSpec, Metric
+from sparse_transfer.data.split import Split, Splits, stratified_indices
+from sparse_transfer.data.transforms import Transform
+from sparse_transfer.features import View
+from sparse_transfer.metrics.confusion import Confusion
+from sparse_transfer.models import Backbone, Head
+from sparse_transfer.runs.events import Event
+from sparse_transfer.runs.record import SolverReport
+from sparse_transfer.solvers import knn, lbfgs, sgd
+from sparse_transfer.solvers.predict import predict
+from sparse_transfer.solvers.report import Ended, FittedHead
+from sparse_transfer.solvers.sgd import SgdSettings
+from sparse_transfer.transfer.compute import Compute
+from sparse_transfer.transfer.plan import Plan, SolverSettings
+
+# Augmented views are drawn with this seed for every run: all seeds see the same pictures.
+VIEW_SEED = 0
+# k-nearest neighbours compares every pair; beyond this many it is left out.
+KNN_PAIRS = 200_000_000
+
+Log = Callable[[int, Event], None]
+"""(position of the seed, event): goes to that seed's metrics.jsonl."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """One seed's head and how it came about.
+
+    test_features: [N, D] of the test pictures, in the split's order.   epochs: how many were run; None for lbfgs.
+    best, best_epoch: of all epochs on the test pictures, where the protocol looks at them; epochs count from 1.
+    knn_top1: what 20 nearest neighbours reach on the same features: a head well below it deserves a look.
+    """
+
+    head: Head
+    test_features: NDArray[np.float32]
+    report: SolverReport
+    seconds: dict[str, float]
+    warnings: tuple[str, ...] = ()
+    epochs: int | None = None
+    best: Confusion | None = None
+    best_epoch: int | None = None
+    knn_top1: float | None = None
+
+
+def fit_seeds(
+    backbone: Backbone,
+    spec: DatasetSpec,
+    splits: Splits,
+    plan: Plan,
+    compute: Compute,
+    seeds: Sequence[int],
+    log: Log = lambda position, event: None,
+) -> list[Fitted]:
+    """Features, then one head a seed, by the plan. What ``log`` gets is written down as the fit goes on."""
+    began = time.perf_counter()
+    transforms = plan.transforms(backbone, spec)
+    test = compute.features(backbone, splits.test, transforms.test).features
+    watch = Watch(test, splits.test, log) if plan.protocol.selection == "none" else None
+    sanity: float | None = None
+    if plan.pictures == "augmented":
+        features_s = time.perf_counter() - began
+        heads = _fit_augmented(backbone, splits.train, plan, compute, transforms.train, seeds, watch)
+        chosen: list[dict[str, float]] = [{} for _ in heads]
+    else:
+        views = [None] if plan.pictures == "plain" else [View(VIEW_SEED, index) for index in range(plan.views)]
+        train = [compute.features(backbone, splits.train, transforms.train, view).features for view in views]
+        plain = train[0] if plan.pictures == "plain" else None
+        features_s = time.perf_counter() - began
+        sanity = _nearest_neighbours(train[0], splits.train, test, splits.test)
+        if plan.protocol.selection == "none":
+            heads = _fit(train, splits.train.labels, len(splits.train.classes), plan.settings, seeds, watch)
+            chosen = [{} for _ in heads]
+        else:
+            if plain is None:
+                plain = compute.features(backbone, splits.train, transforms.test).features
+            val = None if splits.val is None else compute.features(backbone, splits.val, transforms.test).features
+            both = [_chosen(train, plain, val, splits, spec.metric, plan, seed) for seed in seeds]
+            heads, chosen = [head for head, _ in both], [choice for _, choice in both]
+    fit_s = (time.perf_counter() - began - features_s) / len(seeds)
+    return [
+        Fitted(
+            head.head,
+            test,
+            SolverReport(plan.solver, head.ended.value, head.objective, head.gradient_norm, head.iterations, choice),
+            {"features": round(features_s, 3), "fit": round(fit_s, 3)},
+            _warnings(head),
+            head.iterations if plan.solver == "sgd" else None,
+            None if watch is None else watch.best[position],
+            None if watch is None else watch.best_epoch[position],
+            sanity,
+        )
+        for position, (head, choice) in enumerate(zip(heads, chosen, strict=True))
+    ]
+
+
+def _fit(
+    views: Sequence[NDArray[np.float32]],
+    labels: NDArray[np.int64],
+    classes: int,
+    settings: SolverSettings,
+    seeds: Sequence[int],
+    watch: "Watch | None" = None,
+) -> list[FittedHead]:
+    """Heads on the same pictures seen in one or several ways: SGD takes a view an epoch, L-BFGS all at once."""
+    if isinstance(settings, SgdSettings):
+        with progress("fit", settings.epochs, unit="epochs") as advance:
+
+            def on_epoch(epoch: int, weights: Tensor, biases: Tensor) -> None:
+                if watch is not None:
+                    watch.look(epoch, weights, biases, settings)
+                advance(1)
+
+            return sgd.fit(views, labels, classes, settings, seeds, on_epoch=on_epoch)
+    features = views[0] if len(views) == 1 else np.concatenate(views)
+    return lbfgs.fit(features, np.tile(labels, len(views)), classes, settings, seeds)
+
+
+def _chosen(
+    views: Sequence[NDArray[np.float32]],
+    plain: NDArray[np.float32],
+    val: NDArray[np.float32] | None,
+    splits: Splits,
+    metric: Metric,
+    plan: Plan,
+    seed: int,
+) -> tuple[FittedHead, dict[str, float]]:
+    """The strength that is best on validation pictures, and a head refitted with it on all of them.
+
+    The data set's own validation part serves where it has one, else a stratified share of the training pictures.
+    Ties go to the stronger regularisation, which stands first.
+    """
+    labels, classes = splits.train.labels, len(splits.train.classes)
+    if val is not None and splits.val is not None:
+        part, part_labels = list(views), labels
+        held, held_labels = val, splits.val.labels
+    else:
+        rest, out = stratified_indices(labels, plan.protocol.validation_share, seed)
+        part, part_labels = [view[rest] for view in views], labels[rest]
+        held, held_labels = plain[out], labels[out]
+    candidates = _fit(part, part_labels, classes, plan.settings, [seed])
+    scores = [_score(head.head, held, held_labels, metric) for head in candidates]
+    best = candidates[int(np.argmax(scores))]
+    settings = plan.with_strength(best.strength)
+    if val is not None:
+        labels = np.concatenate([labels, held_labels])
+        views = [np.concatenate([view, val]) for view in views]
+    refitted = _fit(views, labels, classes, settings, [seed])[0]
+    return refitted, {plan.strength_name: best.strength, f"validation_{metric}": max(scores)}
+
+
+def _fit_augmented(
+    backbone: Backbone,
+    train: Split,
+    plan: Plan,
+    compute: Compute,
+    transform: Transform,
+    seeds: Sequence[int],
+    watch: "Watch | None",
+) -> list[FittedHead]:
+    """SGD on features made anew in every epoch, as the paper's DeepSparse path trained its heads.
+
+    All seeds see each epoch's pictures in one order: what differs between them is where their heads start.
+    """
+    settings = plan.settings
+    assert isinstance(settings, SgdSettings)
+    heads = sgd.BatchedSgd(backbone.feature_dim, len(train.classes), settings, seeds)
+    facing = replace(backbone, preprocessing=transform.preprocessing)
+    with (
+        closing(compute.compile(facing)) as compiled,
+        progress("fit", settings.epochs * len(train), unit="pictures") as advance,
+    ):
+        for epoch in range(settings.epochs):
+            heads.start_epoch(epoch)
+            order = np.random.default_rng((VIEW_SEED, epoch)).permutation(len(train))
+            loader = batches(
+                train,
+                transform,
+                batch_size=settings.batch_size,
+                workers=compute.workers,
+                indices=order,
+                seed=VIEW_SEED,
+                epoch=epoch,
+            )
+            with closing(loader):
+                for batch in loader:
+                    images = transform.normalise(batch.images).numpy()
+                    parts = [images[i : i + compute.batch_size] for i in range(0, len(images), compute.batch_size)]
+                    features = torch.from_numpy(np.concatenate([compiled(part) for part in parts]))
+                    heads.step(features, batch.labels)
+                    advance(len(batch))
+            if watch is not None:
+                watch.look(epoch, heads.weights, heads.biases, settings)
+    return heads.finish()
+
+
+class Watch:
+    """Looks at the test pictures after every epoch, as the published code did, and remembers each seed's best one.
+
+    Best is the first epoch whose top-1 no later one exceeds: *selected on test*, so never the headline.
+    """
+
+    def __init__(self, features: NDArray[np.float32], test: Split, log: Log) -> None:
+        self.features, self.test, self.log = features, test, log
+        self.best: dict[int, Confusion] = {}
+        self.best_epoch: dict[int, int] = {}
+
+    def look(self, epoch: int, weights: Tensor, biases: Tensor, settings: SgdSettings) -> None:
+        """weights [S, C, D], biases [S, C]: the heads after ``epoch``, counted from 0."""
+        for position, predictions in enumerate(predict(weights, biases, self.features)):
+            confusion = Confusion.of(self.test.labels, predictions, self.test.classes)
+            if position not in self.best or confusion.top1 > self.best[position].top1:
+                self.best[position], self.best_epoch[position] = confusion, epoch + 1
+            event = {"event": "epoch", "epoch": epoch + 1, "lr": settings.lrs[0] * settings.decay(epoch)}
+            scores = {"test_top1": confusion.top1, "test_mean_per_class": confusion.mean_per_class}
+            self.log(position, {**event, **scores})
+
+
+def _score(head: Head, features: NDArray[np.float32], labels: NDArray[np.int64], metric: Metric) -> float:
+    confusion = Confusion.of(labels, predict(head.weight, head.bias, features), len(head.weight))
+    return confusion.top1 if metric == "top1" else confusion.mean_per_class
+
+
+def _nearest_neighbours(
+    features: NDArray[np.float32], train: Split, test_features: NDArray[np.float32], test: Split
+) -> float | None:
+    """Top-1 of k-nearest neighbours, a sanity line; None where there are too many pairs to compare."""
+    if len(features) * len(test_features) > KNN_PAIRS:
+        return None
+    predictions = knn.predict(features, train.labels, test_features, knn.KnnSettings())
+    return float((predictions == test.labels).mean())
+
+
+def _warnings(head: FittedHead) -> tuple[str, ...]:
+    return () if head.ended in (Ended.CONVERGED, Ended.ALL_EPOCHS) else (head.ended.value,)

@@ -1,0 +1,171 @@
+"""Linear transfer: features once, then a head a seed, then records. The backbone is never changed.
+
+On the test pictures a head is measured as its protocol allows: after every epoch (``cvpr2022``) or once (``clean``).
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from sparse_transfer.checkpoints.file import Checkpoint, load, save
+from sparse_transfer.core.errors import UserError
+from sparse_transfer.data.reading import parse, read
+from sparse_transfer.data.specs import DatasetSpec
+from sparse_transfer.data.split import Splits
+from sparse_transfer.data.subset import subset
+from sparse_transfer.models import Head, Network
+from sparse_transfer.models.cost import cost, head_cost, sparsities
+from sparse_transfer.runs.finished import FinishedRun
+from sparse_transfer.runs.identity import RunIdentity
+from sparse_transfer.runs.record import Accuracy, Cost, RunRecord, RunResult
+from sparse_transfer.runs.store import Run, RunStore
+from sparse_transfer.runs.trackers import TrackerFactory, no_trackers
+from sparse_transfer.transfer.compute import DEFAULT, Compute
+from sparse_transfer.transfer.evaluate import measure
+from sparse_transfer.transfer.fitting import Fitted, fit_seeds
+from sparse_transfer.transfer.plan import Plan
+from sparse_transfer.transfer.protocols import PAPER_SEEDS
+
+
+def linear_transfer(
+    checkpoint: Checkpoint | str | Path,
+    dataset: str,
+    *,
+    plan: Plan | None = None,
+    seeds: Sequence[int] = PAPER_SEEDS,
+    shots: int | None = None,
+    fraction: float | None = None,
+    runs: str | Path = "runs",
+    output: str | Path | None = None,
+    force: bool = False,
+    wait: bool = True,
+    compute: Compute = DEFAULT,
+    trackers: TrackerFactory = no_trackers,
+) -> list[FinishedRun]:
+    """Fit heads on the backbone's features of ``dataset``, one a seed, and leave one run record each.
+
+    dataset: ``NAME[:ROOT]``.   plan: protocol, solver, settings; default ``Plan.of("clean")``.
+    shots, fraction: take that part of the training pictures.   runs: folder of the records; a run that is finished
+    there is not done again unless ``force``.   output: where to write backbone, head (of the first seed) and class names as one checkpoint.
+
+    Raises:
+        UserError: anything the user can put right, before the first long step where that is possible.
+
+    Example:
+        >>> linear_transfer("missing.safetensors", "digits")
+        Traceback (most recent call last):
+        sparse_transfer.core.errors.UserError: missing.safetensors: there is no such file
+    """
+    checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else load(checkpoint)
+    plan = plan or Plan.of()
+    spec, root = parse(dataset)
+    splits = read(spec, root)
+    if shots is not None or fraction is not None:
+        splits = subset(splits, shots=shots, fraction=fraction)
+    records = [
+        RunRecord.now(
+            _identity(checkpoint, spec, splits, plan, seed, compute),
+            architecture=str(checkpoint.backbone.architecture),
+            command=sys.argv,
+        )
+        for seed in seeds
+    ]
+    store = RunStore(Path(runs))
+    with store.open_many(records, force=force, wait=wait, trackers=trackers) as opened:
+        todo = [run for run in opened if run.finished is None]
+        fitted: list[Fitted] = []
+        if todo:
+            left = [run.record.identity.seed for run in todo]
+            fitted = fit_seeds(
+                checkpoint.backbone,
+                spec,
+                splits,
+                plan,
+                compute,
+                left,
+                lambda position, event: todo[position].log(event),
+            )
+            for run, fit in zip(todo, fitted, strict=True):
+                _finish(run, fit, checkpoint, spec, splits)
+        finished = [run.finished for run in opened if run.finished is not None]
+    if output is not None:
+        if not todo or todo[0] is not opened[0]:  # finished before: the same features and seed give the same head
+            fitted = fit_seeds(checkpoint.backbone, spec, splits, plan, compute, seeds[:1])
+        _write(checkpoint, fitted[0].head, splits.train.classes, plan, spec, Path(output))
+    return finished
+
+
+def _identity(
+    checkpoint: Checkpoint, spec: DatasetSpec, splits: Splits, plan: Plan, seed: int, compute: Compute
+) -> RunIdentity:
+    parts = {"train": splits.train, "test": splits.test} | ({"val": splits.val} if splits.val else {})
+    return RunIdentity(
+        transfer="linear",
+        dataset=spec.name,
+        checkpoint=checkpoint.name,
+        checkpoint_digest=checkpoint.digest,
+        splits={name: split.fingerprint for name, split in parts.items()},
+        protocol=plan.protocol.name,
+        settings={**plan.to_json(), "transforms": plan.transforms(checkpoint.backbone, spec).to_json()},
+        seed=seed,
+        numerics=compute.numerics,
+    )
+
+
+def _finish(run: Run, fit: Fitted, checkpoint: Checkpoint, spec: DatasetSpec, splits: Splits) -> None:
+    """Measure the head on the test features and write the run's last files."""
+    began = time.perf_counter()
+    warnings = list(fit.warnings)
+    head = replace(fit.head, classes=splits.test.classes)
+    measured = measure(head, fit.test_features, splits.test)
+    run.save_confusion(measured.confusion, best=fit.best, labels=splits.test.labels, predictions=measured.predictions)
+    best = None if fit.best is None else Accuracy.of(fit.best, epoch=fit.best_epoch, selected_on="test")
+    run.finish(
+        RunResult(
+            identity=run.record.identity,
+            metric=spec.metric,
+            last=replace(measured.accuracy, epoch=fit.epochs),
+            best=best,
+            cross_entropy=measured.cross_entropy,
+            ece=measured.ece,
+            empty_classes=measured.confusion.empty_classes,
+            cost=_cost(Network(checkpoint.backbone, head), warnings),
+            solver=fit.report,
+            model=checkpoint.origin.method or "",
+            sparsity=checkpoint.origin.sparsity,
+            seconds={**fit.seconds, "measure": round(time.perf_counter() - began, 3)},
+            warnings=tuple(warnings),
+            partial=splits.partial,
+        )
+    )
+
+
+def _cost(network: Network, warnings: list[str]) -> Cost | None:
+    """MACs of one picture and the three sparsities; None, and why, for a module that cannot be traced."""
+    backbone, head = network.backbone, network.head
+    shares = sparsities(network)
+    try:
+        layers = cost(backbone, backbone.preprocessing.crop)
+    except UserError as error:
+        warnings.append(f"no MACs: {error}")
+        return None
+    of_head = 0 if head is None else head_cost(head).macs_dense
+    return Cost(
+        macs_dense=layers.macs_dense + of_head,
+        macs_sparse=layers.macs_sparse + of_head,
+        parameters=shares.total.size,
+        sparsity_masked=shares.masked.sparsity if shares.masked.size else None,
+        sparsity_prunable=shares.prunable.sparsity,
+        sparsity_total=shares.total.sparsity,
+    )
+
+
+def _write(
+    checkpoint: Checkpoint, head: Head, classes: tuple[str, ...], plan: Plan, spec: DatasetSpec, path: Path
+) -> None:
+    """Backbone, head and class names as one file, with the preprocessing that the head was fitted on."""
+    facts = plan.transforms(checkpoint.backbone, spec).test.preprocessing
+    network = Network(replace(checkpoint.backbone, preprocessing=facts), replace(head, classes=classes))
+    save(network, path, origin=checkpoint.origin)
