@@ -11,6 +11,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from sparse_transfer.core.errors import UserError
 from sparse_transfer.core.places import cache_root
+from sparse_transfer.data.readers import folder as folder_module
 from sparse_transfer.data.readers import found as found_module
 from sparse_transfer.data.readers.folder import SPLIT_FILE, read_folder, read_parts
 from sparse_transfer.data.readers.found import PICTURE_EXTENSIONS, Found
@@ -210,16 +211,14 @@ def test_a_folder_that_cannot_be_written_keeps_its_cut_in_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = lay_folders(tmp_path / "pictures", {"": {"a": 5, "b": 5}})
-    from sparse_transfer.core import files
-
-    write = files.atomic_write
+    write = folder_module.atomic_write
 
     def refuse(path: Path) -> object:
         if path.parent == root:
             raise PermissionError(13, "Permission denied")
         return write(path)
 
-    monkeypatch.setattr(files, "atomic_write", refuse)
+    monkeypatch.setattr(folder_module, "atomic_write", refuse)
     first = cut(read_folder(root))
     assert not (root / SPLIT_FILE).exists()
     (kept,) = (cache_root() / "splits").iterdir()
@@ -261,6 +260,27 @@ def test_a_cut_that_somebody_broke_names_the_line(tmp_path: Path, text: str, sen
         assert len(read_folder(tmp_path).test) == 2
     else:
         assert refusal(tmp_path) == f"{tmp_path / SPLIT_FILE}: {sentence}"
+
+
+def test_a_name_that_is_no_text_is_cut_like_any_other(tmp_path: Path) -> None:
+    lay_folders(tmp_path, {"": {"a": 4, "b, c": 4}})
+    Path(os.fsdecode(os.fsencode(tmp_path / "a") + b"/\xff\xfe.jpg")).write_bytes(b"x")
+    first = cut(read_folder(tmp_path))
+    assert len(first) == 9
+    assert cut(read_folder(tmp_path)) == first
+
+
+def test_one_class_alone_is_refused(tmp_path: Path) -> None:
+    lay_folders(tmp_path, {"": {"a": 4}})
+    assert refusal(tmp_path) == f'{tmp_path}: "a" is the only class folder; add a second class'
+
+
+def test_a_cut_without_training_pictures_is_refused(tmp_path: Path) -> None:
+    lay_folders(tmp_path, {"": {"a": 1, "b": 1}})
+    (tmp_path / SPLIT_FILE).write_text("path,split\na/0.jpg,test\nb/0.jpg,test\n")
+    assert refusal(tmp_path) == (
+        f"{tmp_path}: every picture is a test picture; delete sparse-transfer-split.csv to cut anew"
+    )
 
 
 def test_one_picture_a_class_cannot_be_cut(tmp_path: Path) -> None:

@@ -61,6 +61,15 @@ def test_the_seed_decides_and_a_class_does_not_feel_the_others() -> None:
     assert [path for path, label in zip(again.paths, again.labels.tolist(), strict=True) if label == 0] == chosen
 
 
+def test_classes_of_one_size_draw_apart() -> None:
+    """The same positions in every class would be a pattern: pictures numbered alike are often taken alike."""
+    labels = np.repeat(np.arange(2), 40).astype(np.int64)
+    paths = tuple(map(str, range(80)))
+    split = Split("train", Path(), paths, labels, np.ones(80, np.int64), ("a", "b"))
+    chosen = [int(path) for path in subset(Splits("set", split, split), shots=5).train.paths]
+    assert chosen[:5] != [position - 40 for position in chosen[5:]]
+
+
 def test_what_was_taken_is_said_and_the_other_parts_stay() -> None:
     splits = make([10, 12], partial="set: this copy has less")
     part = subset(splits, shots=2, seed=3)

@@ -58,7 +58,7 @@ def by_hand(split: Split) -> np.ndarray:
     backbone, rows = small_backbone(), []
     transform = evaluation(FACTS)
     for path in split.paths:
-        pixels = torch.from_numpy(transform(Image.open(split.root / path)))
+        pixels = torch.from_numpy(transform(Image.open(split.root / path)).copy())
         with torch.no_grad():
             rows.append(backbone.module(transform.normalise(pixels[None])).numpy()[0])
     return np.stack(rows)
@@ -383,3 +383,11 @@ def test_a_disk_that_fills_on_the_way_keeps_the_chunks_that_are_done(
     engine = Watched()
     extracted(split, root, engine)
     assert engine.rows == 3
+
+
+def test_a_cache_that_cannot_be_written_says_what_to_do(split: Split, root: Path) -> None:
+    root.write_text("a file where the folder should be")
+    with pytest.raises(UserError) as caught:
+        extracted(split, root)
+    assert str(caught.value).startswith(f"{root}: the cache cannot be written (")
+    assert str(caught.value).endswith("); name another place with --cache")

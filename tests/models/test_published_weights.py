@@ -55,6 +55,7 @@ def test_forty_pictures_are_recognised_about_as_often_as_published(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("load", "transform", "top1", "top5"), NETWORKS)
 def test_all_five_hundred_pictures_give_the_published_accuracy(
     test_data: Path, load: Callable[[Path], Network], transform: Transform, top1: float, top5: float
@@ -66,15 +67,18 @@ def test_all_five_hundred_pictures_give_the_published_accuracy(
 
 
 @pytest.mark.long
-def test_the_dense_resnet50_reaches_its_accuracy_and_the_wrong_stride_does_not(test_data: Path):
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("stride", "low", "high"), [("v1", 0.866, 0.878), ("v1.5", 0.0, 0.862)])
+def test_the_dense_resnet50_reaches_its_accuracy_with_its_own_stride_only(
+    test_data: Path, stride: str, low: float, high: float
+):
+    # Published: 87.2 %. The tensors fit both variants; the wrong one costs a few points, silently.
     place = os.environ.get("SPARSE_TRANSFER_RESNET50")
     if not place:
         pytest.skip("SPARSE_TRANSFER_RESNET50 is not set: run data/weights/get_resnet50.py and name its file")
-    state = load_file(place)
     pictures = [(label, path) for label, _, path in imagenet_pictures(test_data)]
-    right = topk(assembled("resnet50,stride=v1", state, {}), pictures, RESNET50)
-    assert right == pytest.approx((0.872, 0.988), abs=0.006)
-    assert topk(assembled("resnet50", state, {}), pictures, RESNET50)[0] < right[0] - 0.01
+    top1, _ = topk(assembled(f"resnet50,stride={stride}", load_file(place), {}), pictures, RESNET50)
+    assert low <= top1 <= high
 
 
 def test_the_sparse_resnet18_recognises_tiny_imagenet_s_classes(test_data: Path):
@@ -154,7 +158,7 @@ def test_distiller_s_network_prunes_whole_input_channels(test_data: Path):
     network = cifar(test_data, file, "resnet20,shortcut=B")
     counts = sparsities(network)
     assert len(network.backbone.mask) == 7
-    assert (counts.masked.zeros, counts.prunable.size) == (24_048, 270_256 + 0)
+    assert (counts.masked.zeros, counts.prunable.size) == (24_048, 270_256)
     assert {pattern(kept) for kept in network.backbone.mask.values()} <= {"channel"}
     columns = sum(int((~kept.any(3).any(2).any(0)).sum()) for kept in network.backbone.mask.values())
     assert columns == 69

@@ -167,9 +167,11 @@ def test_a_process_killed_at_any_moment_leaves_each_run_whole_or_not_finished(
         do(store, 21)
         child = os.fork()
         if child == 0:
-            signal.setitimer(signal.ITIMER_REAL, (number + 1) * 1e-4)  # the default of SIGALRM is to die at once
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
             try:
+                # First to die at once: until then the alarm is pytest-timeout's, whose exception would let a second
+                # pytest go on in this child.
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.setitimer(signal.ITIMER_REAL, (number + 1) * 1e-4)
                 do(store, 51)
             finally:
                 os._exit(0)

@@ -67,5 +67,5 @@ def test_every_solver_needs_a_seed_and_two_classes(name: str) -> None:
 
 def test_a_solver_that_is_not_there_is_answered_with_the_nearest() -> None:
     assert sorted(solvers) == ["lbfgs", "sgd"]
-    with pytest.raises(UserError, match='no solver is called "lbgfs"; did you mean "lbfgs"?'):
+    with pytest.raises(UserError, match=r'no solver is called "lbgfs"; did you mean "lbfgs"\?'):
         solvers.get("lbgfs")

@@ -158,6 +158,15 @@ def test_constant_and_single_images_are_fitted() -> None:
     assert constant.objective == pytest.approx(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)), rel=1e-5)
 
 
+def test_a_class_without_images_is_never_said_and_spoils_nothing() -> None:
+    features, labels = made_features(90, 8, 3)
+    three = lbfgs.fit(features, labels, 3, LbfgsSettings(l2=PATH))
+    for fitted, plain in zip(lbfgs.fit(features, labels, 4, LbfgsSettings(l2=PATH)), three, strict=True):
+        assert fitted.ended is Ended.CONVERGED
+        assert predict(fitted.head.weight, fitted.head.bias, features).max() <= 2
+        assert fitted.objective == pytest.approx(plain.objective, rel=1e-4)
+
+
 def test_blocks_change_nothing_but_the_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = made_features(101, 12, 4)
     whole = lbfgs.fit(features, labels, 4, LbfgsSettings(l2=PATH))

@@ -88,6 +88,8 @@ def dead_pickles() -> dict[str, bytes]:
         "pandas.read_csv": b"\x80\x02cpandas\nread_csv\n" + text("nowhere.csv") + b"\x85R.",
         "torch.hub.load": b"\x80\x02ctorch.hub\nload\n" + text("a/b") + b"\x85R.",
         "torch.load": b"\x80\x02ctorch\nload\n" + text("x.pth") + b"\x85R.",
+        "5,000 rebuilds in each other": b"\x80\x02ctorch._tensor\n_rebuild_from_type_v2\nq\x00)"
+        + b"q\x010h\x00h\x00h\x01\x87" * 5000 + b"R.",
         "another codec": b"\x80\x02c_codecs\nencode\n" + text("x") + text("zlib") + b"\x86R.",
         "a call of a class of its own": b"\x80\x02cmodels\nNetwork\n)R.",
         "a call of a made object": b"\x80\x02cmodels\nNetwork\n)\x81)R.",

@@ -12,11 +12,19 @@ from sparse_transfer.sparsity import Mask, MaskViolation
 
 
 def skeleton(architecture: Architecture) -> nn.Module:
-    """The backbone without weights; timm's modules compute some buffers at construction, so theirs are real."""
-    if architecture.name.startswith("timm:"):
-        return build(architecture)
-    with _Undrawn():
-        return build(architecture, device="meta")
+    """The backbone without weights; timm's modules compute some buffers at construction, so theirs are real.
+
+    Raises:
+        UserError: no such architecture, or arguments (a file may state any) of which no network can be made.
+    """
+    try:
+        if architecture.name.startswith("timm:"):
+            return build(architecture)
+        with _Undrawn():
+            return build(architecture, device="meta")
+    except (ArithmeticError, TypeError, ValueError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"no network can be made of {architecture} ({reason})") from error
 
 
 class _Undrawn(TorchFunctionMode):
@@ -91,11 +99,10 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor], architecture: Archit
     expected = module.state_dict()
     missing = sorted(set(expected) - set(tensors))
     strangers = sorted(set(tensors) - set(expected))
-    if missing or strangers:
-        raise UserError(
-            f"{len(missing)} tensors of {architecture} are missing ({listed(missing)})"
-            f" and {len(strangers)} fit no layer of it ({listed(strangers)})"
-        )
+    problems = [f"{len(missing)} tensors of {architecture} are missing ({listed(missing)})"] if missing else []
+    problems += [f"{len(strangers)} tensors fit no layer of {architecture} ({listed(strangers)})"] if strangers else []
+    if problems:
+        raise UserError(" and ".join(problems))
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:
             raise UserError(

@@ -6,9 +6,11 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal, cast
+from typing import IO, Literal, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
@@ -115,8 +117,18 @@ def save(
     if network.head is not None and network.head.classes:
         metadata["classes"] = list(network.head.classes)
     with atomic_write(Path(path)) as file:
-        file.write(serialise(stored, {ENTRY: canonical.dumps(metadata), "format": "pt"}))
+        _write(file, stored, {ENTRY: canonical.dumps(metadata), "format": "pt"})  # transformers looks for "format"
     return digest
+
+
+def _write(file: IO[bytes], tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """safetensors with its header's entries in sorted order: the library's order differs from call to call."""
+    raw = memoryview(serialise(tensors, metadata))
+    length = int.from_bytes(raw[:8], "little")
+    header = canonical.dumps(json.loads(bytes(raw[8 : 8 + length]))).encode()
+    header += b" " * (-len(header) % 8)
+    file.write(len(header).to_bytes(8, "little") + header)
+    file.write(raw[8 + length :])
 
 
 def load(path: str | Path, *, verify: bool = True, module: nn.Module | None = None) -> Checkpoint:
@@ -225,11 +237,17 @@ def _decode(described: Mapping[str, Json], stored: Mapping[str, Tensor]) -> tupl
         used.add(name)
         return stored[name]
 
+    def fetch_mask(name: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        packed = fetch(f"{name}.mask")
+        if packed.dtype != torch.uint8:
+            raise UserError(f"the mask of {name} is {dtype_name(packed)}, not uint8", do="fetch the file again")
+        return unpack(packed.numpy(), shape, name)
+
     for name, description in described.items():
         facts = description if isinstance(description, Mapping) else {}
         shape, encoding = _shape(name, facts.get("shape")), facts.get("encoding")
         if encoding == "packed":
-            kept = unpack(fetch(f"{name}.mask").numpy(), shape, name)
+            kept = fetch_mask(name, shape)
             weights[name], masks[name] = scatter(fetch(f"{name}.kept"), kept, name), torch.from_numpy(kept)
         elif encoding == "dense":
             weights[name] = fetch(name)
@@ -241,7 +259,7 @@ def _decode(described: Mapping[str, Json], stored: Mapping[str, Tensor]) -> tupl
                 f" {facts.get('dtype')} {list(shape)}"
             )
         if encoding == "dense" and f"{name}.mask" in stored and f"{name}.mask" not in described:
-            masks[name] = torch.from_numpy(unpack(fetch(f"{name}.mask").numpy(), shape, name))
+            masks[name] = torch.from_numpy(fetch_mask(name, shape))
             audit(name, weights[name], masks[name], do="fetch the file again")
     if strangers := sorted(set(stored) - used):
         raise UserError(f"{len(strangers)} tensors are not described: {listed(strangers)}", do="fetch the file again")

@@ -7,6 +7,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from sparse_transfer.core.errors import UserError
+
 BLOCK_BYTES = 1 << 20
 
 
@@ -51,3 +53,17 @@ def sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a small text file that are not empty, stripped.
+
+    Raises:
+        UserError: it is missing, or no UTF-8 text.
+    """
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except FileNotFoundError:
+        raise UserError("there is no such file", where=path) from None
+    except UnicodeDecodeError:
+        raise UserError("this is no text in UTF-8", where=path, do="save it as UTF-8, one name a line") from None

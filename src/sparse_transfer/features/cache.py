@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from sparse_transfer.core import canonical
 from sparse_transfer.core.canonical import Json
+from sparse_transfer.core.errors import UserError
 from sparse_transfer.core.files import atomic_write, sync_folder, write_text
 from sparse_transfer.core.progress import note, warn
 
@@ -60,8 +61,10 @@ class About:
         from pydantic import TypeAdapter
 
         value = json.loads(path.read_bytes())
+        if not isinstance(value, dict):
+            raise ValueError("about.json holds no object")
         known = {item.name for item in fields(cls)}
-        return TypeAdapter(cls).validate_python({name: item for name, item in dict(value).items() if name in known})
+        return TypeAdapter(cls).validate_python({name: item for name, item in value.items() if name in known})
 
 
 @dataclass(frozen=True)
@@ -191,18 +194,27 @@ def only_one(folder: Path, what: str) -> Generator[None]:
 
 
 @contextmanager
-def full_disk_explained(root: Path, needed_bytes: int) -> Generator[None]:
-    """Say what a full disk means here. Finished chunks stay."""
+def explained(root: Path, needed_bytes: int) -> Generator[None]:
+    """Say what a full disk or one that cannot be written means here. Finished chunks stay.
+
+    Raises:
+        OSError: the disk is full.
+        UserError: the folder cannot be written.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise OSError(
-            error.errno,
-            f"{root}: the disk is full, and these features need {needed_bytes:,} bytes; what is done is kept, so free "
-            'some space ("sparse-transfer cache prune --max-size SIZE") or name another place with --cache',
-        ) from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OSError(
+                error.errno,
+                f"{root}: the disk is full, and these features need {needed_bytes:,} bytes; what is done is kept, so "
+                'free some space ("sparse-transfer cache prune --max-size SIZE") or name another place with --cache',
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise UserError(
+                f"the cache cannot be written ({error.strerror})", where=root, do="name another place with --cache"
+            ) from error
+        raise
 
 
 _verified: set[tuple[str, int, int]] = set()  # (path, mtime, size) of what this process has checked already
@@ -218,7 +230,7 @@ def damage(folder: Path, images: int, dim: int, labels: NDArray[np.int64]) -> st
         if not np.array_equal(np.load(folder / "labels.npy"), labels):
             return "labels.npy holds other labels than the split"
         state = (folder / "features.npy").stat()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         return f"it is not whole ({type(error).__name__})"
     seen = (str(folder), state.st_mtime_ns, state.st_size)
     if seen in _verified:
@@ -302,8 +314,13 @@ def reserve(file: IO[bytes], size_bytes: int) -> None:
     """Give the file exactly that size, with its blocks allocated where the system can (``OSError`` if it is full)."""
     file.flush()
     file.truncate(size_bytes)
-    if hasattr(os, "posix_fallocate"):
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
+    try:
         os.posix_fallocate(file.fileno(), 0, size_bytes)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot reserve
+            raise
 
 
 def _entry(folder: Path) -> Entry:

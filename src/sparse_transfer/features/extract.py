@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -86,8 +86,9 @@ def features(
     folder = cache.folder_of(root, about.key)
 
     if folder.is_dir() and cache.damage(folder, about.images, about.dim, split.labels) is None:
-        return _opened(folder, started, from_cache=True)
-    with cache.only_one(folder, f"features of {split.name}"):
+        with suppress(FileNotFoundError):  # another process pruned it this very moment
+            return _opened(folder, started, from_cache=True)
+    with cache.explained(root, about.images * about.dim * 4), cache.only_one(folder, f"features of {split.name}"):
         if folder.is_dir():  # another process may have finished it by now
             damage = cache.damage(folder, about.images, about.dim, split.labels)
             if damage is None:
@@ -95,21 +96,18 @@ def features(
             warn(f"{folder}: {damage}; what is damaged is made anew")
             cache.demote(folder)
         writer = cache.Writer(folder.with_name(f"{folder.name}.partial"), about.images, about.dim)
-        with cache.full_disk_explained(root, about.images * about.dim * 4):
-            with writer.writing():
-                compiled = engine.compile(
-                    backbone,
-                    batch=min(batch, len(split)),
-                    threads=threads or available_cores(),
-                    input_size=transform.preprocessing.crop,
-                    numerics=numerics,
-                )
-                try:
-                    _extract(writer, split, transform, compiled, batch, workers, view)
-                finally:
-                    compiled.close()
-            created = datetime.now(UTC).isoformat(timespec="seconds")
-            writer.finish(split.labels, replace(about, seconds=round(writer.seconds(), 3), created=created))
+        with writer.writing():
+            compiled = engine.compile(
+                backbone,
+                batch=min(batch, len(split)),
+                threads=threads or available_cores(),
+                input_size=transform.preprocessing.crop,
+                numerics=numerics,
+            )
+            with closing(compiled):
+                _extract(writer, split, transform, compiled, batch, workers, view)
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        writer.finish(split.labels, replace(about, seconds=round(writer.seconds(), 3), created=created))
     return _opened(folder, started, from_cache=False)
 
 

@@ -35,6 +35,8 @@ DEFAULT_PATH = tuple(float(l2) for l2 in np.logspace(2, -9, 45))
 
 LINE_SEARCH = 0.1  # a step is long enough when the slope along it has fallen to this share
 LINE_SEARCH_STEPS = 30
+SMALLEST = 1e-30  # of s'y, below which a pair is rounding
+NOTHING = 1e-9  # nats: F is not lowered for its own share below this; with one class alone it has no minimum above 0
 
 
 @dataclass(frozen=True)
@@ -92,10 +94,8 @@ def fit(
     problem = Problem(features, labels, classes)
     curvature = _Curvature(settings.memory, settings.path[0])
     point = problem.start(start)
-    change: tuple[Tensor, Tensor] | None = (
-        None  # what the last strength added to the point [C, D + 1], to the logits [N, C]
-    )
     logits = problem.logits(point)
+    change: tuple[Tensor, Tensor] | None = None  # of the point [C, D + 1] and the logits [N, C], by the last strength
     heads: list[FittedHead] = []
     for l2 in settings.path:
         curvature.change_l2(l2)
@@ -129,7 +129,7 @@ def _minimise(
     ended = Ended.MAX_ITERATIONS
     while len(history) <= settings.max_iter:
         direction = curvature.direction(here, problem.variance)
-        if -dot(here.gradient, direction) / 2 <= settings.tolerance * here.value:
+        if -dot(here.gradient, direction) / 2 <= settings.tolerance * max(here.value, NOTHING):
             ended = Ended.CONVERGED
             break
         step = problem.logits(direction)
@@ -197,14 +197,14 @@ class _Curvature:
     def learn(self, here: Place, there: Place) -> None:
         """Take in the step from ``here`` to ``there``; the oldest goes when memory is full."""
         pair = there.point - here.point, there.gradient - here.gradient
-        if dot(*pair) > 0:  # F is convex: only rounding makes it otherwise
+        if dot(*pair) > SMALLEST:  # F is convex: only rounding makes it otherwise
             self.pairs = [*self.pairs, pair][-self.memory :]
 
     def change_l2(self, l2: float) -> None:
         """Go on to another strength: the curvature of the penalty is known, that of the loss is kept."""
         for step, change in self.pairs:
             change[:, :-1] += (l2 - self.l2) * step[:, :-1]
-        self.pairs = [pair for pair in self.pairs if dot(*pair) > 0]
+        self.pairs = [pair for pair in self.pairs if dot(*pair) > SMALLEST]
         self.l2 = l2
 
     def direction(self, place: Place, variance: float) -> Tensor:

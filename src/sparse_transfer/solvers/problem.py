@@ -3,10 +3,14 @@
 With z = W (x - mean) + c the column of c is orthogonal to the others, so its scale does not spoil theirs; F is the
 same, for the bias b = c - W mean is free. The mean is taken out of the logits and of the gradient, not of the
 features. A point is [C, D + 1]: the weight and, as last column, c.
+
+A class without images has its minimum at a bias of minus infinity, which no minimiser reaches. It is left out of the
+problem, and its row of the head is put there by hand. Below, C is the number of classes that are present.
 """
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +18,8 @@ from sparse_transfer.core.errors import UserError
 from sparse_transfer.models.network import Head
 from sparse_transfer.solvers.inputs import Features, Labels, as_tensor, blocks
 from sparse_transfer.solvers.objective import cross_entropy
+
+ABSENT_BIAS = -1e4  # nats: exp of it is 0 in float64, and no logit of a fitted class comes near
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,9 @@ class Problem:
     """
 
     def __init__(self, features: Features, labels: Labels, classes: int) -> None:
-        self.features, self.labels, self.classes = as_tensor(features), torch.from_numpy(labels), classes
+        present, renumbered = np.unique(labels, return_inverse=True)
+        self.features, self.labels = as_tensor(features), torch.from_numpy(renumbered)
+        self.classes, self.present = classes, torch.from_numpy(present)  # how many in all; labels of the C present
         self.blocks = list(blocks(features))
         sums = [self.features[block].sum(dim=0, dtype=torch.float64) for block in self.blocks]
         self.mean = (torch.stack(sums).sum(dim=0) / len(features)).float()
@@ -53,19 +61,19 @@ class Problem:
         """The point of ``head``, or zero."""
         width = len(self.mean)
         if head is None:
-            return torch.zeros(self.classes, width + 1)
+            return torch.zeros(len(self.present), width + 1)
         if head.weight.shape != (self.classes, width):
             raise UserError(
                 f"the fit starts from a head {list(head.weight.shape)}",
                 do=f"these features and labels need [{self.classes}, {width}]",
             )
-        weight = head.weight.float()
-        return torch.cat([weight, (head.bias.float() + weight @ self.mean)[:, None]], dim=1)
+        weight, bias = head.weight[self.present].float(), head.bias[self.present].float()
+        return torch.cat([weight, (bias + weight @ self.mean)[:, None]], dim=1)
 
     def logits(self, point: Tensor) -> Tensor:
         """[C, D + 1] -> [N, C]; linear, so it serves directions too."""
         weight, bias = point[:, :-1], point[:, -1] - point[:, :-1] @ self.mean
-        logits = torch.empty(len(self.labels), self.classes)
+        logits = torch.empty(len(self.labels), len(point))
         for block in self.blocks:
             torch.addmm(bias, self.features[block], weight.T, out=logits[block])
         return logits
@@ -85,8 +93,10 @@ class Problem:
 
     def head(self, point: Tensor) -> Head:
         """The head at ``point``: W and b = c - W mean."""
-        weight = point[:, :-1].clone()
-        return Head(weight, point[:, -1] - weight @ self.mean)
+        weight, bias = torch.zeros(self.classes, len(self.mean)), torch.full((self.classes,), ABSENT_BIAS)
+        weight[self.present] = point[:, :-1]
+        bias[self.present] = point[:, -1] - point[:, :-1] @ self.mean
+        return Head(weight, bias)
 
     def gradient_norm(self, place: Place) -> float:
         """Largest absolute entry of the gradient of F by W and b: by the chain rule dF/dW gains dF/dc mean."""

@@ -35,14 +35,16 @@ def demo(runs: str | Path, *, compute: Compute = DEFAULT) -> Demo:
 def _answer(dense: FinishedRun, sparse: FinishedRun) -> str:
     """The sparsest network against its dense twin, on the same test pictures."""
     of_dense, of_sparse = dense.predictions(), sparse.predictions()
-    assert of_dense is not None and of_sparse is not None
+    assert of_dense is not None
+    assert of_sparse is not None
     paired = mcnemar(of_dense[0], of_dense[1], of_sparse[1])
     points = 100 * (sparse.result.last.top1 - dense.result.last.top1)
     # Wald's interval of a difference of paired proportions (Agresti, Categorical Data Analysis, section 11.1).
     n, only_dense, only_sparse = len(of_dense[0]), paired.only_first, paired.only_second
     half = 196 * np.sqrt(only_dense + only_sparse - (only_dense - only_sparse) ** 2 / n) / n
     cost, dense_cost = sparse.result.cost, dense.result.cost
-    assert cost is not None and dense_cost is not None
+    assert cost is not None
+    assert dense_cost is not None
     verdict = "which may be chance" if paired.p_value > 0.05 else "more than chance explains"
     return (
         f"With {cost.sparsity_prunable:.0%} of its weights gone, the backbone needs"

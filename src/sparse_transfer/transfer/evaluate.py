@@ -1,6 +1,6 @@
 """How good a network with a head is on labelled pictures."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from sparse_transfer.checkpoints.file import Checkpoint, load
+from sparse_transfer.core.canonical import Json
 from sparse_transfer.core.errors import UserError, listed
 from sparse_transfer.data.reading import parse, read
 from sparse_transfer.data.split import Split
@@ -31,6 +32,32 @@ class Measured:
     predictions: NDArray[np.int64]
     cross_entropy: float
     ece: float
+
+    def to_json(self) -> Json:
+        """Accuracies with their intervals, and what was measured beside them."""
+        return {
+            **asdict(self.accuracy),
+            "cross_entropy": self.cross_entropy,
+            "ece": self.ece,
+            "empty_classes": list(self.confusion.empty_classes),
+        }
+
+    def render(self) -> str:
+        """A few lines for people."""
+        accuracy = self.accuracy
+        lines = [f"{'pictures':20} {accuracy.total:,} ({accuracy.correct:,} right)"]
+        for name, value, interval in (
+            ("top-1", accuracy.top1, accuracy.top1_interval),
+            ("mean per class", accuracy.mean_per_class, accuracy.mean_per_class_interval),
+        ):
+            lines.append(
+                f"{name:20} {value:.2%}  (95 % interval over images {interval.low:.2%} to {interval.high:.2%})"
+            )
+        lines.append(f"{'cross-entropy':20} {self.cross_entropy:.4f} nats")
+        lines.append(f"{'calibration error':20} {self.ece:.2%} (ECE, 15 bins)")
+        if self.confusion.empty_classes:
+            lines.append(f"left out             no test picture of {listed(list(self.confusion.empty_classes))}")
+        return "\n".join(lines)
 
 
 def evaluate(checkpoint: Checkpoint | str | Path, dataset: str, *, compute: Compute = DEFAULT) -> Measured:

@@ -48,7 +48,8 @@ def linear_transfer(
 
     dataset: ``NAME[:ROOT]``.   plan: protocol, solver, settings; default ``Plan.of("clean")``.
     shots, fraction: take that part of the training pictures.   runs: folder of the records; a run that is finished
-    there is not done again unless ``force``.   output: where to write backbone, head (of the first seed) and class names as one checkpoint.
+    there is not done again unless ``force``.   output: where to write backbone, head (of the first seed) and class
+    names as one checkpoint.
 
     Raises:
         UserError: anything the user can put right, before the first long step where that is possible.

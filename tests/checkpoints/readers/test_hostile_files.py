@@ -18,6 +18,7 @@ from sparse_transfer.core.errors import UserError
 from support.hostile import dead_pickles, legacy_of, live_pickles, text, zip_of, zip_tricks
 from support.trees import read_all, same
 
+pytestmark = pytest.mark.filterwarnings("ignore:invalid escape sequence")  # of pickletools, on damaged bytes
 LIVE = sorted(live_pickles(Path("x")))
 wrapped = pytest.mark.parametrize("wrap", [zip_of, legacy_of])
 TREE = {"w": torch.arange(6.0).reshape(2, 3), "b": torch.arange(4), "epoch": 3, "args": [0.5, "adam", None]}

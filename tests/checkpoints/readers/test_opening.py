@@ -114,7 +114,11 @@ def safetensors_bytes(header: object, data: bytes = b"", *, text: str | None = N
     return struct.pack("<Q", len(raw)) + raw + data
 
 
-ENTRY = '"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}'
+def test_a_name_that_the_header_says_twice_is_refused(tmp_path: Path) -> None:
+    entry = '"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}'
+    (tmp_path / "x").write_bytes(safetensors_bytes(None, bytes(4), text=f"{{{entry}, {entry}}}"))
+    with pytest.raises(UserError, match='its header says "w" twice; get the file from its authors'):
+        open_container(tmp_path / "x")
 
 
 @pytest.mark.parametrize(
@@ -130,10 +134,9 @@ ENTRY = '"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}'
         ),
         safetensors_bytes({"w": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, b"\0" * 8),
         safetensors_bytes(None, text='{"w": {'),
-        safetensors_bytes(None, b"\0" * 4, text="{" + ", ".join([ENTRY] * 2) + "}"),
         struct.pack("<Q", 99_999_999) + b"{}",
     ],
-    ids=["short", "long", "shape", "overflow", "dtype", "overlap", "hole", "json", "a name twice", "header past the end"],
+    ids=["short", "long", "shape", "overflow", "dtype", "overlap", "hole", "json", "header past the end"],
 )  # fmt: skip
 def test_a_damaged_safetensors_header_is_refused(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(data)

@@ -35,6 +35,11 @@ def recognise(shapes: Shapes) -> Evidence | None:
     return Evidence(because, Architecture.checked(name, args))
 
 
+def recognise_distiller(shapes: Shapes) -> Evidence | None:
+    is_distillers = "fc.weight" in shapes or "layer2.0.downsample.0.weight" in shapes
+    return recognise(shapes) if is_distillers else None
+
+
 def recognise_akamaster(shapes: Shapes) -> Evidence | None:
     return None if "fc.weight" in shapes or "layer2.0.downsample.0.weight" in shapes else recognise(shapes)
 
@@ -56,7 +61,7 @@ key_families.add(
     "resnet_cifar_distiller",
     KeyFamily(
         cite="IntelLabs/distiller d859fc8, distiller/models/cifar10/resnet_cifar.py and apputils/data_loaders.py",
-        recognise=recognise,
+        recognise=recognise_distiller,
         declared={stated: Architecture(name) for name in DEPTHS.values() for stated in (name, f"{name}_cifar")},
         preprocessing=Preprocessing(resize=32, crop=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
         pictures="mean and std 0.5, as Distiller's data loader has them",

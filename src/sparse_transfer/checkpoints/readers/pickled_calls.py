@@ -83,9 +83,7 @@ def _first_tensor(name: str, arguments: Arguments, spend: Spend) -> object:
 def _from_type(name: str, arguments: Arguments, spend: Spend) -> object:
     """``torch._tensor._rebuild_from_type_v2``: (function, class, its arguments, state): class and state are left."""
     match arguments:
-        case (Reference(name=inner) as function, Reference(), tuple() as given, *_) if inner.startswith(
-            "torch._utils."
-        ):
+        case (Reference(name=inner) as function, Reference(), tuple() as given, *_) if inner in _REBUILDS:
             return call(function, cast("Arguments", given), spend)
         case _:
             raise _misused(name)
@@ -254,6 +252,7 @@ def _misused(name: str) -> Refusal:
 _Call = Callable[[str, Arguments, Spend], object]
 
 _PARAMETERS = ("torch.nn.parameter.Parameter", "torch.nn.Parameter", "torch.nn.parameter.Buffer")
+_REBUILDS = {f"torch._utils._rebuild_{name}" for name in ("tensor", "tensor_v2", "tensor_v3", "parameter", "qtensor")}
 _SPARSE = ("torch._utils._rebuild_sparse_tensor", "torch.serialization._get_layout")
 _PATHS = ("PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath", "Path")
 

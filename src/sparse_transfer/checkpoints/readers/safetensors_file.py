@@ -1,5 +1,6 @@
 """safetensors files, through their library, which checks the header: no holes, no overlaps, at most 100 MB."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparse_transfer.checkpoints.readers.container import Container, LazyTensor, Tree
-from sparse_transfer.checkpoints.readers.refusal import Refusal, refusals_of, shown
+from sparse_transfer.checkpoints.readers.refusal import ASK_AUTHORS, Refusal, refusals_of, shown
 
 if TYPE_CHECKING:
     from safetensors import safe_open
@@ -48,7 +49,25 @@ def read_safetensors(path: Path) -> Container:
         root: dict[str | int, Tree] = {name: _lazy(path, name, file) for name in names}
     except SafetensorError as error:
         raise Refusal(f"its header is damaged or it is cut short ({error})") from None
+    _check_names(path)
     return Container("safetensors", path, root, metadata)
+
+
+def _check_names(path: Path) -> None:
+    """Refuses a header that says a name twice: readers of JSON differ in which of the two they keep."""
+
+    def once(pairs: list[tuple[str, object]]) -> None:
+        names = [name for name, _ in pairs]
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise Refusal(f"its header says {shown(twice)} twice", ASK_AUTHORS)
+
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            json.loads(file.read(length), object_pairs_hook=once)
+        except (ValueError, RecursionError):
+            raise Refusal("its header is not JSON as everyone reads it", ASK_AUTHORS) from None
 
 
 def _lazy(path: Path, name: str, file: "safe_open") -> LazyTensor:

@@ -207,15 +207,14 @@ def _wide(extra: bytes, name: str, size: int, packed: int, header: int) -> tuple
 def _check_tiling(entries: list[Entry], limit: int) -> None:
     """Entries, each with its descriptor if it says so, fill the file from 0 to the directory."""
     ordered = sorted(entries, key=lambda entry: entry.header)
-    due = 0
+    if ordered[0].header:
+        raise Refusal(f"{ordered[0].header:,} bytes stand before the archive's first entry", ASK_AUTHORS)
     for entry, after in zip(ordered, [*(entry.header for entry in ordered[1:]), limit], strict=True):
         # A descriptor is 12 or 20 bytes, 4 more with its signature; miniz leaves it out after an empty entry.
         gap = after - entry.end
-        if entry.header < due or gap < 0:
-            raise Refusal(f"the archive's entry {shown(entry.name)} overlaps another", ASK_AUTHORS)
-        if entry.header > due or (gap and not (entry.has_descriptor and gap in (12, 16, 20, 24))):
-            raise Refusal(f"bytes around the archive's entry {shown(entry.name)} belong to no entry", ASK_AUTHORS)
-        due = after
+        if gap and not (entry.has_descriptor and gap in (12, 16, 20, 24)):
+            what = "overlaps what follows" if gap < 0 else "is followed by bytes that belong to no entry"
+            raise Refusal(f"the archive's entry {shown(entry.name)} {what}", ASK_AUTHORS)
 
 
 def _check_expansion(entries: list[Entry], size: int) -> None:

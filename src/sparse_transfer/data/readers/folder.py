@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparse_transfer.core.errors import UserError, listed
-from sparse_transfer.core.files import write_text
+from sparse_transfer.core.files import atomic_write
 from sparse_transfer.core.places import cache_root
 from sparse_transfer.data.readers.found import (
     Found,
@@ -75,10 +75,11 @@ def read_folder(root: Path) -> Found:
     if inner:
         raise UserError("this is no dataset, one folder below is", where=root, do=_give(inner))
     whole = _class_tree(root, "")
-    if len(whole.split.classes) == 1 and len(subfolders(root / whole.split.classes[0])) > 1:
-        raise UserError(
-            "this is no dataset, one folder below is", where=root, do=f"give {root / whole.split.classes[0]}"
-        )
+    if len(whole.split.classes) == 1:
+        alone = root / whole.split.classes[0]
+        if len(subfolders(alone)) > 1:
+            raise UserError("this is no dataset, one folder below is", where=root, do=f"give {alone}")
+        raise UserError(f'"{alone.name}" is the only class folder', where=root, do="add a second class")
     is_test = _stable_cut(root, whole.split)
     if not is_test.any():
         raise UserError(
@@ -86,6 +87,8 @@ def read_folder(root: Path) -> Found:
             where=root,
             do="add pictures, or make train and test folders",
         )
+    if is_test.all():
+        raise UserError("every picture is a test picture", where=root, do=f"delete {SPLIT_FILE} to cut anew")
     return Found(
         whole.split.take(np.flatnonzero(~is_test), "train"),
         whole.split.take(np.flatnonzero(is_test), "test"),
@@ -250,7 +253,8 @@ def _write_cut(cut: dict[str, str], places: Sequence[Path]) -> None:
     writer.writerows((path, cut[path]) for path in sorted(cut, key=path_bytes))
     for place in places:
         try:
-            write_text(place, text.getvalue())
+            with atomic_write(place) as file:
+                file.write(text.getvalue().encode("utf-8", "surrogateescape"))
         except OSError:
             continue
         return

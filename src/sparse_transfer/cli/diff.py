@@ -1,0 +1,28 @@
+"""``sparse-transfer diff``."""
+
+from pathlib import Path
+
+import click
+
+from sparse_transfer.cli import options
+
+
+@click.command()
+@click.argument("first", type=click.Path(path_type=Path))
+@click.argument("second", type=click.Path(path_type=Path))
+@options.as_json
+def command(first: Path, second: Path, as_json: bool) -> None:
+    """Say where two checkpoints differ: architecture, masks layer by layer, weights, head.
+
+    Exit status 0 whether they differ or not; --json has "is_same".
+
+    \b
+    Example:
+      sparse-transfer diff acdc80.safetensors acdc90.safetensors
+    """
+    import json
+
+    from sparse_transfer.checkpoints.difference import diff
+
+    difference = diff(first, second)
+    click.echo(json.dumps(difference.to_json()) if as_json else difference.render())

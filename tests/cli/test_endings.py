@@ -1,0 +1,113 @@
+"""One exit status for each way a command ends, one sentence for each mistake."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from sparse_transfer.cli import main as program
+from sparse_transfer.cli import options
+from sparse_transfer.cli.cache import parse_size, size
+from sparse_transfer.core.errors import Interrupted, UserError
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    status = program.run(list(words))
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def test_an_unknown_command_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "liner") == (2, "", 'error: no command is called "liner"; did you mean "linear"?\n')
+
+
+def test_an_unknown_dataset_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = run(capsys, "data", "list", "flower")
+    assert (status, out) == (2, "")
+    assert err == 'error: no dataset is called "flower"; did you mean "flowers"?\n'
+
+
+def test_a_missing_checkpoint_is_one_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "no.safetensors"
+    assert run(capsys, "linear", str(path), "digits") == (2, "", f"error: {path}: there is no such file\n")
+
+
+def test_an_option_that_the_solver_has_not_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    status, _, err = run(capsys, "linear", "x.safetensors", "digits", "--solver", "lbfgs", "--lr", "0.1")
+    assert status == 2
+    assert err == "error: --solver lbfgs has no --lr; drop it, or use --solver sgd\n"
+
+
+def test_a_wrong_option_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(capsys, "linear", "x", "digits", "--sedes", "3")
+    assert status == 2
+    assert "--seeds" in err
+
+
+def test_underscores_are_as_good_as_dashes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    missing = tmp_path / "no.safetensors"
+    assert run(capsys, "predict", str(missing), "x.jpg", "--batch_size=4")[2].endswith("there is no such file\n")
+    assert run(capsys, "predict", str(missing), "x.jpg", "--batch_size", "4")[2].endswith("there is no such file\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (UserError("it is wrong", where="a.pth", do="mend it"), 2, "error: a.pth: it is wrong; mend it"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (Interrupted(), 130, "interrupted"),
+        (OSError(errno.ENOSPC, "No space left on device", "/cache/x"), 1, "error: /cache/x: No space left on device"),
+        (ZeroDivisionError("division by zero"), 1, "bug: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_every_ending_has_its_status(
+    error: BaseException,
+    status: int,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("sparse_transfer.core.environment.examine", fail)
+    ended, out, err = run(capsys, "doctor")
+    assert (ended, out) == (status, "")
+    assert err.lstrip("\n").startswith(said)  # click ends the line that ^C was typed on
+    assert "Traceback" not in err
+
+
+def test_doctor_says_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "doctor")
+    assert status == 0
+    assert "torch and torchvision" in out
+
+
+def test_seeds_are_a_number_of_the_papers_or_a_list() -> None:
+    assert options.seeds("3") == (21, 51, 81)
+    assert options.seeds("5") == (21, 51, 81, 111, 141)
+    assert options.seeds("7,8") == (7, 8)
+    assert options.seeds("0,") == (0,)
+    for wrong in ("6", "0", "a", "3,3", "-1,2", ","):
+        with pytest.raises(UserError):
+            options.seeds(wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("0", 0), ("500MB", 500_000_000), ("1.5 GB", 1_500_000_000), ("2KiB", 2048), ("7", 7)]
+)
+def test_a_size_is_read_in_the_units_people_write(text: str, count: int) -> None:
+    assert parse_size(text) == count
+
+
+def test_a_size_without_sense_is_refused() -> None:
+    with pytest.raises(UserError, match=r'^--max-size: "big" is no size; write one as in 20GB, 500MB or 0$'):
+        parse_size("big")
+
+
+def test_sizes_are_shown_in_units_of_a_thousand() -> None:
+    assert [size(count) for count in (0, 999, 1000, 1_500_000, 2_000_000_000_000_000)] == [
+        "0 B", "999 B", "1.0 KB", "1.5 MB", "2000.0 TB",
+    ]  # fmt: skip

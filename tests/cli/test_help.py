@@ -1,0 +1,56 @@
+"""Every command says what it does, shows an example that parses, and starts without the heavy libraries."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import click
+import pytest
+
+from sparse_transfer.cli.main import COMMANDS, cli
+
+HEAVY = ("torch", "torchvision", "pydantic", "rich", "scipy", "sklearn", "numpy", "PIL")
+
+
+def all_commands() -> list[tuple[str, click.Command]]:
+    """Name and command, sub-commands too: ("data check", ...)."""
+    context = click.Context(cli)
+    found: list[tuple[str, click.Command]] = []
+    for name in COMMANDS:
+        command = cli.get_command(context, name)
+        assert command is not None
+        found.append((name, command))
+        if isinstance(command, click.Group):
+            found += [(f"{name} {sub}", command.commands[sub]) for sub in command.commands]
+    return found
+
+
+@pytest.mark.parametrize(("name", "command"), all_commands(), ids=lambda value: value if isinstance(value, str) else "")
+def test_command_has_help_and_an_example_that_parses(name: str, command: click.Command) -> None:
+    example = re.search(r"Example:\s+sparse-transfer (.+)", command.help or "")
+    assert example, f"{name} --help shows no example"
+    words = shlex.split(example[1])
+    parsed = cli.get_command(click.Context(cli), words[0])
+    assert parsed is not None
+    arguments = words[1:]
+    if isinstance(parsed, click.Group):
+        parsed, arguments = parsed.commands[arguments[0]], arguments[1:]
+    parsed.make_context(name, list(arguments))  # parses; runs nothing
+
+
+def test_help_imports_none_of_the_heavy_libraries() -> None:
+    program = (
+        "import sys\n"
+        "from sparse_transfer.cli.main import run\n"
+        "status = run(['--help'])\n"
+        f"print('HEAVY', status, [name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "HEAVY 0 []"
+
+
+def test_help_lists_every_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "sparse_transfer", "--help"], capture_output=True, text=True, check=True)
+    for name in COMMANDS:
+        assert re.search(rf"^  {name}\b", done.stdout, re.MULTILINE), name
