@@ -6,108 +6,74 @@ Three measurements, interleaved, each repeated:
 - decode: pictures from files to uint8 batches, in threads and in a PyTorch DataLoader's processes;
 - pipeline: ``features()`` from files to a finished cache entry.
 
-    python benchmarks/bench_extraction.py --pictures FOLDER [--architecture resnet50] [--sparsity 0.8] [--json FILE]
+    python benchmarks/bench_extraction.py --pictures FOLDER [--architecture resnet50] [--sparsity 0.8]
+        [--threads 2] [--save]
 """
 
-import argparse
-import json
-import platform
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import measure
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from sparse_transfer.core.threads import available_cores
 from sparse_transfer.data.decode import load_picture
 from sparse_transfer.data.loading import batches
 from sparse_transfer.data.split import Split
 from sparse_transfer.data.transforms import Transform, evaluation
 from sparse_transfer.features import features
-from sparse_transfer.inference import engine
+from sparse_transfer.inference import Numerics, engine
 from sparse_transfer.models import Backbone
 from sparse_transfer.sparsity import Mask, prunable_weights
 
 PLAIN_BATCH = 64
+PLAIN, ENGINE, DECODE, PIPELINE = "compute, plain loop", "compute, engine", "decode, threads", "pipeline"
 
 
 def main() -> None:
-    options = arguments()
-    torch.manual_seed(0)
-    torch.set_num_threads(options.threads)
-    backbone = pruned(Backbone.create(options.architecture), options.sparsity)
-    transform = evaluation(backbone.preprocessing)
-    with tempfile.TemporaryDirectory() as folder:
-        split = pictures(options.pictures or noise(Path(folder) / "pictures", options.images), options.images)
-        work = {
-            "compute, plain loop": plain_loop(backbone, options.images, options.threads),
-            "compute, engine": our_engine(backbone, options.images, options.threads, options.batch),
-            "compute, engine bf16": our_engine(backbone, options.images, options.threads, options.batch, bf16=True),
-            "decode, threads": decoded_in_threads(split, transform, options.threads),
-            "decode, processes": decoded_in_processes(split, transform, options.threads),
-            "pipeline": pipeline(backbone, split, transform, options.threads, options.batch, Path(folder)),
-        }
-        measured = interleaved(work, options.repeats)
-    report = summary(measured, options.images) | {
-        "settings": {name: str(value) for name, value in vars(options).items() if name != "json"},
-        "machine": f"{platform.machine()}, {available_cores()} cores, torch {torch.__version__}",
-    }
-    print(json.dumps(report, indent=1))
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
-
-
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = measure.arguments(__doc__)
     parser.add_argument("--pictures", type=Path, help="folder of JPEG files (default: made here, 500 × 375 px)")
     parser.add_argument("--architecture", default="resnet50")
     parser.add_argument("--sparsity", type=float, default=0.8)
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    return parser.parse_args()
+    options = parser.parse_args()
 
-
-def interleaved(work: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[tuple[float, float]]]:
-    """Seconds of (wall, CPU) of every repeat. Once each per round, so that a slow minute hits all alike."""
-    for run in work.values():
-        run()
-    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in work}
-    for _ in range(repeats):
-        for name, run in work.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            run()
-            measured[name].append((time.perf_counter() - wall, time.process_time() - cpu))
-    return measured
-
-
-def summary(measured: dict[str, list[tuple[float, float]]], images: int) -> dict[str, object]:
-    rates = {name: images / statistics.median(wall for wall, _ in times) for name, times in measured.items()}
-    plain, ours = measured["compute, plain loop"], measured["compute, engine"]
-    ratios = sorted(a / b for (a, _), (b, _) in zip(plain, ours, strict=True))
-    cpu_ratios = sorted(a / b for (_, a), (_, b) in zip(plain, ours, strict=True))
-    decode, compute = rates["decode, threads"], rates["compute, engine"]
-    return {
-        "images_per_s": {name: round(rate, 1) for name, rate in rates.items()},
-        "speed_up_of_engine_over_plain_loop": {
-            "wall": round(statistics.median(ratios), 2),
-            "wall_range": [round(ratios[0], 2), round(ratios[-1], 2)],
-            "cpu_time": round(statistics.median(cpu_ratios), 2),
-        },
-        "limit": "computing" if compute < decode else "decoding",
-        # Both share the cores, so at best their times add up.
-        "pipeline_share_of_what_the_cores_allow": round(rates["pipeline"] * (1 / decode + 1 / compute), 2),
-        "raw_wall_s": {name: [round(wall, 3) for wall, _ in times] for name, times in measured.items()},
+    torch.manual_seed(0)
+    measure.use_threads(options.threads)
+    backbone = pruned(Backbone.create(options.architecture), options.sparsity)
+    transform = evaluation(backbone.preprocessing)
+    count, threads, batch = options.images, options.threads, options.batch
+    with tempfile.TemporaryDirectory() as folder:
+        split = pictures(options.pictures or noise(Path(folder) / "pictures", count), count)
+        seconds = measure.interleaved(
+            {
+                PLAIN: plain_loop(backbone, count, threads),
+                ENGINE: our_engine(backbone, count, threads, batch),
+                "compute, engine bf16": our_engine(backbone, count, threads, batch, numerics="bf16"),
+                DECODE: decoded_in_threads(split, transform, threads),
+                "decode, processes": decoded_in_processes(split, transform, threads),
+                PIPELINE: pipeline(backbone, split, transform, threads, batch, Path(folder)),
+            },
+            repeats=options.repeats,
+        )
+    rates = {name: count / statistics.median(times) for name, times in seconds.items()}
+    result = {
+        "settings": f"{options.architecture}, {options.sparsity:.0%} sparse, {count} images, batch {batch}",
+        "images per s": {name: round(rate, 1) for name, rate in rates.items()},
+        "speed-up of the engine over a plain loop": measure.ratio(seconds[PLAIN], seconds[ENGINE]),
+        "limit": "computing" if rates[ENGINE] < rates[DECODE] else "decoding",
+        # Both use the same cores, so at best their times add up to 1.
+        "share of what the cores allow": round(rates[PIPELINE] * (1 / rates[DECODE] + 1 / rates[ENGINE]), 2),
     }
+    measure.report("extraction", threads, result, save=options.save)
 
 
 def plain_loop(backbone: Backbone, images: int, threads: int) -> Callable[[], None]:
@@ -122,11 +88,11 @@ def plain_loop(backbone: Backbone, images: int, threads: int) -> Callable[[], No
     return run
 
 
-def our_engine(backbone: Backbone, images: int, threads: int, batch: int, *, bf16: bool = False) -> Callable[[], None]:
+def our_engine(
+    backbone: Backbone, images: int, threads: int, batch: int, numerics: Numerics = "fp32"
+) -> Callable[[], None]:
     size = backbone.preprocessing.crop
-    compiled = engine("torch").compile(
-        backbone, batch=batch, threads=threads, input_size=size, numerics="bf16" if bf16 else "fp32"
-    )
+    compiled = engine("torch").compile(backbone, batch=batch, threads=threads, input_size=size, numerics=numerics)
     # As ``Transform.normalise`` gives them: channels last.
     pixels = np.random.default_rng(0).normal(size=(images, size, size, 3)).astype(np.float32).transpose(0, 3, 1, 2)
 

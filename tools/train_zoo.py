@@ -1,6 +1,6 @@
 """Train the demo's tiny networks on CIFAR-10: a dense ResNet-20, then 80 % and 90 % sparse ones pruned from it.
 
-    python tools/train_zoo.py CIFAR10.npz OUT [--dense-epochs 8] [--sparse-epochs 3] [--threads 2]
+    python tools/train_zoo.py CIFAR10.npz OUT [--dense-epochs 14] [--sparse-epochs 4] [--threads 2]
 
 CIFAR10.npz holds x_train [50000, 32, 32, 3] uint8, y_train, x_test, y_test, classes. About an hour on one core of a
 2026 server CPU with bfloat16. The sparse networks come from gradual magnitude pruning, all layers of the backbone
@@ -30,8 +30,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--dense-epochs", type=int, default=8)
-    parser.add_argument("--sparse-epochs", type=int, default=3)
+    parser.add_argument("--dense-epochs", type=int, default=14)
+    parser.add_argument("--sparse-epochs", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -10,13 +10,17 @@ __version__ = "0.1.0.dev0"
 
 _HOMES = {
     "Backbone": "models.network",
+    "Compute": "transfer.compute",
     "Head": "models.network",
     "Network": "models.network",
     "Mask": "sparsity.mask",
+    "Plan": "transfer.plan",
     "UserError": "core.errors",
     "dataset": "data.reading",
+    "diff": "checkpoints.difference",
     "evaluate": "transfer.evaluate",
     "import_checkpoint": "checkpoints.importing",
+    "inspect": "checkpoints.inspecting",
     "linear_transfer": "transfer.linear",
     "load": "checkpoints.file",
     "predict": "transfer.predict",
@@ -26,14 +30,18 @@ _HOMES = {
 __all__ = [*sorted(_HOMES), "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
+    from sparse_transfer.checkpoints.difference import diff
     from sparse_transfer.checkpoints.file import load, save
     from sparse_transfer.checkpoints.importing import import_checkpoint
+    from sparse_transfer.checkpoints.inspecting import inspect
     from sparse_transfer.core.errors import UserError
     from sparse_transfer.data.reading import dataset
     from sparse_transfer.models.network import Backbone, Head, Network
     from sparse_transfer.sparsity.mask import Mask
+    from sparse_transfer.transfer.compute import Compute
     from sparse_transfer.transfer.evaluate import evaluate
     from sparse_transfer.transfer.linear import linear_transfer
+    from sparse_transfer.transfer.plan import Plan
     from sparse_transfer.transfer.predict import predict
 
 

@@ -252,6 +252,10 @@ def rewritten(change: Callable[[dict, dict], None], path: Path, encoding: str = 
         (lambda a, h: a["tensors"].update(more={"shape": [1], "encoding": "dense"}), 'the tensor "more" is missing'),
         (lambda a, h: h["fc.weight.mask"].update(dtype="BOOL"), "the mask of fc.weight is bool, not uint8"),
         (lambda a, h: h["bn1.bias"].update(dtype="I32"), "described as float32"),
+        (
+            lambda a, h: (h["bn1.bias"].update(dtype="I32"), a["tensors"]["bn1.bias"].update(dtype="int32")),
+            "bn1.bias is int32 and resnet20,shortcut=B,width=0.125 needs float32",
+        ),
     ],
 )
 def test_a_file_that_contradicts_itself_is_a_sentence(
@@ -386,6 +390,13 @@ def test_a_backbone_alone_has_no_head(tmp_path: Path) -> None:
     checkpoint = load(path)
     assert checkpoint.head is None
     assert checkpoint.name == "x"
+
+
+def test_a_head_that_does_not_fit_its_backbone_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save(Network(small().backbone, Head(torch.zeros(5, 9), torch.zeros(5))), path)
+    with pytest.raises(UserError, match=r"the head reads 9 features and resnet20,width=0\.125 gives 8"):
+        load(path)
 
 
 def test_the_variant_is_part_of_the_digest_though_tensors_are_the_same(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Importing: what comes in is the network that its authors' own code runs, or a sentence that says why not."""
 
+import random
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -449,6 +451,39 @@ def test_a_mask_beside_the_weights_is_never_overlooked() -> None:
         brought_in({"model": state, "mask": torch.ones(9, dtype=torch.bool), "epoch": 3})
 
 
+def damaged(seed: int) -> object:
+    """An IST file with tensors lost, reshaped, of other dtypes, renamed, or replaced by what is no tensor."""
+    draw = random.Random(seed)
+    name = draw.choice(["resnet_cifar_akamaster", "resnet_cifar_distiller", "mobilenet_str"])
+    state: dict[str, object] = dict(ORIGINS[name].make(5).state_dict())
+    if draw.random() < 0.5:
+        state = dict(wrapped(state, random_masks(state, 0.5)))  # type: ignore[arg-type]
+    for _ in range(draw.choice([1, 1, 2, 5])):
+        key = draw.choice(list(state))
+        match draw.randrange(5):
+            case 0:
+                del state[key]
+            case 1:
+                state[key] = torch.zeros([draw.choice([0, 1, 2, 3, 5, 8]) for _ in range(draw.randrange(6))])
+            case 2 if isinstance(tensor := state[key], Tensor):
+                state[key] = tensor.to(draw.choice([torch.float64, torch.int8, torch.bool, torch.float8_e4m3fn]))
+            case 3:
+                state[draw.choice(["x", "fc", "a._weight_mask", "fc._layer", "module.", "\0", ""])] = state[key]
+            case _:
+                state[key] = draw.choice([None, 3, "x", [], {}, True])
+    root = ist(state, draw.choice([None, "resnet20", ORIGINS[name].arch]))  # type: ignore[arg-type]
+    if draw.random() < 0.3:
+        root[draw.choice(["model_config", "mask", "compression_sched", "arch"])] = draw.choice([None, 3, "x", [], {}])
+    return root
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_damaged_file_is_one_sentence_or_a_network(seed: int) -> None:
+    with suppress(UserError):
+        imported = brought_in(damaged(seed))
+        imported.network.backbone.mask.audit(imported.network.backbone.module)
+
+
 def test_keys_of_no_known_network_are_listed() -> None:
     with pytest.raises(UserError, match=r'no known network has these 2 tensors \("a\.weight", "b\.weight"\); name it'):
         brought_in({"a.weight": torch.zeros(2, 2), "b.weight": torch.zeros(2, 2)})
@@ -494,6 +529,8 @@ def test_the_files_name_for_its_network_is_held_against_its_keys() -> None:
         brought_in(ist(state, "resnet50"))
     assert 'the file calls its network "resnet50" and its tensors are those of resnet20,' in str(caught.value)
     assert "give --arch resnet20,shortcut=B,width=0.25 to go by the tensors" in str(caught.value)
+    with pytest.raises(UserError, match='calls its network "resnet56_cifar" and its tensors are those of resnet20,'):
+        brought_in(ist(state, "resnet56_cifar"))
     trusted = brought_in(ist(state, "resnet50"), architecture=Architecture.parse("resnet20"))
     assert str(trusted.network.backbone.architecture) == "resnet20,shortcut=B,width=0.25"
 

@@ -51,6 +51,8 @@ def test_help_imports_none_of_the_heavy_libraries() -> None:
 
 
 def test_help_lists_every_command() -> None:
-    done = subprocess.run([sys.executable, "-m", "sparse_transfer", "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "sparse_transfer", "--help"], capture_output=True, text=True, check=True
+    )
     for name in COMMANDS:
         assert re.search(rf"^  {name}\b", done.stdout, re.MULTILINE), name

@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 
 from sparse_transfer.data.split import Split
 from sparse_transfer.features import cache
-from sparse_transfer.features.cache import About, Writer, entries, prune, verify
+from sparse_transfer.features import writer as writer_module
+from sparse_transfer.features.cache import entries, prune, verify
+from sparse_transfer.features.writer import About, Writer
 from support.extraction import CHUNK, extracted, pictures, small_backbone
 
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "CHUNK_ROWS", CHUNK)
+    monkeypatch.setattr(writer_module, "CHUNK_ROWS", CHUNK)
 
 
 @pytest.fixture(scope="module")
@@ -167,9 +169,9 @@ def test_verify_reads_every_byte(split: Split, tmp_path: Path) -> None:
 
 
 def test_reserve_gives_a_file_its_blocks(tmp_path: Path) -> None:
-    with cache.open_for_update(tmp_path / "file") as file:
+    with writer_module.open_for_update(tmp_path / "file") as file:
         file.write(b"begin")
-        cache.reserve(file, 1 << 20)
+        writer_module.reserve(file, 1 << 20)
     state = (tmp_path / "file").stat()
     assert state.st_size == 1 << 20
     assert not hasattr(os, "posix_fallocate") or state.st_blocks * 512 >= 1 << 20

@@ -18,7 +18,8 @@ from PIL import Image
 from sparse_transfer.core.errors import UserError
 from sparse_transfer.data.split import Split
 from sparse_transfer.data.transforms import evaluation, training
-from sparse_transfer.features import View, cache, features
+from sparse_transfer.features import View, cache, features, writer
+from sparse_transfer.features.writer import Writer
 from sparse_transfer.sparsity import Mask
 from support import extraction
 from support.extraction import BATCH, CHUNK, FACTS, Watched, extracted, pictures, small_backbone
@@ -28,7 +29,7 @@ COUNT = 11  # two whole chunks and one of three
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "CHUNK_ROWS", CHUNK)
+    monkeypatch.setattr(writer, "CHUNK_ROWS", CHUNK)
 
 
 @pytest.fixture(scope="module")
@@ -307,13 +308,13 @@ def test_a_finished_entry_is_checked_once_in_a_process(
 ) -> None:
     extracted(split, root)
     checks: list[int] = []
-    missing = cache.Writer.missing
+    missing = Writer.missing
 
-    def counted(self: cache.Writer) -> list[int]:
+    def counted(self: Writer) -> list[int]:
         checks.append(1)
         return missing(self)
 
-    monkeypatch.setattr(cache.Writer, "missing", counted)
+    monkeypatch.setattr(Writer, "missing", counted)
     for _ in range(3):
         assert extracted(split, root).from_cache
     assert len(checks) == 1
@@ -368,18 +369,18 @@ def test_a_full_disk_shows_before_the_first_picture_is_decoded(
 def test_a_disk_that_fills_on_the_way_keeps_the_chunks_that_are_done(
     split: Split, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = cache.Writer.write
+    write = Writer.write
 
-    def filling(self: cache.Writer, chunk: int, rows: np.ndarray, seconds: float) -> None:
+    def filling(self: Writer, chunk: int, rows: np.ndarray, seconds: float) -> None:
         if chunk == 2:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(self, chunk, rows, seconds)
 
-    monkeypatch.setattr(cache.Writer, "write", filling)
+    monkeypatch.setattr(Writer, "write", filling)
     with pytest.raises(OSError, match="what is done is kept"):
         extracted(split, root)
     monkeypatch.undo()
-    monkeypatch.setattr(cache, "CHUNK_ROWS", CHUNK)
+    monkeypatch.setattr(writer, "CHUNK_ROWS", CHUNK)
     engine = Watched()
     extracted(split, root, engine)
     assert engine.rows == 3

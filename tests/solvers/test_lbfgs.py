@@ -1,5 +1,7 @@
 """L-BFGS against scikit-learn's logistic regression and SciPy's minimiser, in double."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,10 @@ from sklearn.linear_model import LogisticRegression
 from sparse_transfer.core.errors import UserError
 from sparse_transfer.models.network import Head
 from sparse_transfer.solvers import Ended, inputs, lbfgs
-from sparse_transfer.solvers.lbfgs import LbfgsSettings
+from sparse_transfer.solvers.lbfgs import Curvature, LbfgsSettings
 from sparse_transfer.solvers.objective import objective
 from sparse_transfer.solvers.predict import predict
+from sparse_transfer.solvers.problem import Problem
 from support.made_features import made_features
 
 PATH = tuple(float(l2) for l2 in np.logspace(1, -5, 13))
@@ -165,6 +168,21 @@ def test_a_class_without_images_is_never_said_and_spoils_nothing() -> None:
         assert fitted.ended is Ended.CONVERGED
         assert predict(fitted.head.weight, fitted.head.bias, features).max() <= 2
         assert fitted.objective == pytest.approx(plain.objective, rel=1e-4)
+
+
+def test_pairs_carried_to_another_strength_are_those_of_that_strength_and_the_oldest_go() -> None:
+    features, labels = made_features(60, 7, 3)
+    problem = Problem(features, labels, 3)
+    points = [0.1 * torch.randn(3, 8, generator=torch.Generator().manual_seed(seed)) for seed in range(4)]
+    curvature = Curvature(memory=2, l2=0.5)
+    before, after = ([problem.at(point, problem.logits(point), l2) for point in points] for l2 in (0.5, 0.01))
+    for here, there in pairwise(before):
+        curvature.learn(here, there)
+    curvature.change_l2(0.01)
+    expected = [(b.point - a.point, b.gradient - a.gradient) for a, b in pairwise(after[1:])]
+    assert len(curvature.pairs) == len(expected) == 2
+    for pair, other in zip(curvature.pairs, expected, strict=True):
+        torch.testing.assert_close(pair, other, rtol=1e-4, atol=1e-6)
 
 
 def test_blocks_change_nothing_but_the_rounding(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,7 @@ def test_the_head_is_refitted_on_all_images_at_the_chosen_strength() -> None:
     assert found.head.seed == 9
     assert found.head.ended is Ended.CONVERGED
     assert found.head.objective == pytest.approx(alone.objective, rel=2e-5)
+    assert found.head.iterations < alone.iterations  # it starts from the head that was chosen
 
 
 @pytest.mark.parametrize("path", [(1e-3, 1e-2, 1e-1), (1e-1, 1e-2, 1e-3)])

@@ -111,6 +111,14 @@ def test_views_are_taken_in_turn() -> None:
     assert abs(turns[0] - turns[1]) > 1e-3
 
 
+def test_views_that_are_missing_or_differ_in_shape_are_refused() -> None:
+    with pytest.raises(UserError, match="features: there are none; give at least one view"):
+        sgd.fit([], LABELS, C, SHORT, [1])
+    narrow = np.ascontiguousarray(FEATURES[:, :7])
+    with pytest.raises(UserError, match=r"features: the views differ in shape: \[\(150, 7\), \(150, 12\)\]"):
+        sgd.fit([FEATURES, narrow], LABELS, C, SHORT, [1])
+
+
 def test_the_caller_sees_every_head_after_every_epoch() -> None:
     seen: list[tuple[int, float]] = []
     heads = sgd.fit(

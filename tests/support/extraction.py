@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from sparse_transfer.data.split import Split
 from sparse_transfer.data.transforms import Transform, evaluation
-from sparse_transfer.features import Features, cache, features
+from sparse_transfer.features import Features, features, writer
 from sparse_transfer.inference import Availability, Compiled, Numerics, Plan, engines
 from sparse_transfer.models import Architecture, Backbone, Preprocessing
 
@@ -125,7 +125,7 @@ def extracted(
 
 def main(place: str, root: str, call: str, what: str) -> None:
     torch.set_num_threads(1)
-    cache.CHUNK_ROWS = CHUNK
+    writer.CHUNK_ROWS = CHUNK
 
     def before(number: int) -> None:
         if number == int(call):

@@ -9,7 +9,12 @@ from sparse_transfer.core.errors import UserError
 
 FETCH = "the file was changed after it was written, fetch it again"
 # By bytes an element: values travel as integers of their size, because NumPy has no bfloat16.
-INTEGERS = {1: (torch.uint8, np.uint8), 2: (torch.int16, np.int16), 4: (torch.int32, np.int32), 8: (torch.int64, np.int64)}  # fmt: skip # noqa: E501
+INTEGERS = {
+    1: (torch.uint8, np.uint8),
+    2: (torch.int16, np.int16),
+    4: (torch.int32, np.int32),
+    8: (torch.int64, np.int64),
+}
 
 
 def pack(kept: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -44,13 +44,10 @@ def command(
 
     from sparse_transfer.checkpoints.file import save
     from sparse_transfer.checkpoints.importing import import_checkpoint
-    from sparse_transfer.core.errors import UserError
     from sparse_transfer.core.files import read_lines
+    from sparse_transfer.transfer.output import require_writable
 
-    if output.suffix != ".safetensors":
-        raise UserError(
-            f'"{output.suffix}" is no checkpoint of ours', where=output, do="end its name with .safetensors"
-        )
+    require_writable(output, source=file)
     imported = import_checkpoint(
         file,
         architecture=arch,

@@ -4,6 +4,7 @@
 """
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -80,6 +81,8 @@ def cli() -> None:
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with its status."""
     signal.signal(signal.SIGTERM, _stop)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to stop
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(run(args))
 
 
@@ -92,8 +95,11 @@ def run(args: list[str] | None = None) -> int:
         return 2
     except click.exceptions.Exit as stop:
         return stop.exit_code
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        return 2
+    except click.ClickException as error:
+        _say(f"error: {_sentence(error)}")
         return 2
     except (KeyboardInterrupt, Interrupted, click.Abort):
         _say("interrupted: what was finished is kept, the same command goes on from there")
@@ -104,7 +110,7 @@ def run(args: list[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
             return _bug(error)
-        _say(f"error: {error.filename or 'writing'}: {error.strerror}")
+        _say(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error.strerror}")
         return 1
     except Exception as error:  # the one place where everything is caught: it is our bug
         return _bug(error)
@@ -113,6 +119,13 @@ def run(args: list[str] | None = None) -> int:
 
 def _stop(signum: int, frame: FrameType | None) -> NoReturn:
     raise Interrupted
+
+
+def _sentence(error: click.ClickException) -> str:
+    """What click says of a wrong option, as one sentence of ours."""
+    what = " ".join(error.format_message().split()).rstrip(".")
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return what if context is None else f"{what}; see {context.command_path} --help"
 
 
 def _bug(error: Exception) -> int:

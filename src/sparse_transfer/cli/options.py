@@ -113,16 +113,18 @@ def seeds(text: str) -> tuple[int, ...]:
     from sparse_transfer.transfer.protocols import PAPER_SEEDS
 
     try:
-        numbers = [int(part) for part in text.split(",") if part.strip()]
+        numbers = [int(part) for part in text.removesuffix(",").split(",")]
     except ValueError:
         raise UserError(
             f'"{text}" is no list of seeds', where="--seeds", do="write 5 for the first five, or 21,51,81"
         ) from None
     if "," in text:
-        if len(set(numbers)) != len(numbers) or not numbers or min(numbers) < 0:
-            raise UserError(f'"{text}" repeats a seed, has none, or one below 0', where="--seeds")
+        if len(set(numbers)) != len(numbers) or not all(0 <= number < 2**63 for number in numbers):
+            raise UserError(
+                f'"{text}" repeats a seed or has one outside 0 to 2^63 - 1', where="--seeds", do="name each seed once"
+            )
         return tuple(numbers)
-    if not numbers or not 1 <= numbers[0] <= len(PAPER_SEEDS):
+    if not 1 <= numbers[0] <= len(PAPER_SEEDS):
         raise UserError(
             f"{text} seeds, and the paper has {len(PAPER_SEEDS)}",
             where="--seeds",

@@ -26,7 +26,7 @@ def command(
 ) -> None:
     """Say what is on PICTURES (files or folders), with the network of CHECKPOINT.
 
-    A picture that cannot be read is reported and passed over.
+    A picture that cannot be read is reported and passed over; where not one can be, the exit status is 2.
 
     \b
     Example:
@@ -38,6 +38,7 @@ def command(
 
     from sparse_transfer.core.errors import UserError
     from sparse_transfer.core.progress import warn
+    from sparse_transfer.data.readers.found import counted
     from sparse_transfer.transfer.predict import predict
 
     if as_csv and as_json:
@@ -47,8 +48,9 @@ def command(
     table = csv.writer(sys.stdout, lineterminator="\n")
     if as_csv:
         table.writerow(("path", "rank", "class", "probability", "error"))
-    unread = 0
+    total = unread = 0
     for found in predictions:
+        total += 1
         ranked = list(zip(found.classes, found.probabilities, strict=True))
         if found.error is not None:
             unread += 1
@@ -65,5 +67,7 @@ def command(
             click.echo(f"{found.path}  " + "  ".join(f"{name} {share:.1%}" for name, share in ranked))
     if as_json:
         click.echo(json.dumps(rows))
+    if unread == total:
+        raise UserError(f"none of {counted(total, 'picture')} could be read", do="what each has is said above")
     if unread:
-        warn(f"{unread} pictures could not be read and were passed over")
+        warn(f"{counted(unread, 'picture')} of {total:,} could not be read and passed over")

@@ -20,12 +20,14 @@ from sparse_transfer.data.loading import batches
 from sparse_transfer.data.split import Split
 from sparse_transfer.data.transforms import Transform
 from sparse_transfer.features import cache
-from sparse_transfer.features.cache import About, Writer
+from sparse_transfer.features.writer import About, Writer
 from sparse_transfer.inference import Compiled, Engine, Numerics, engines
 from sparse_transfer.models import Backbone
 
 KEY_VERSION = 1  # raised when the same key would mean other features
-BATCH = 16  # fastest on CPU (docs/log.md); any divisor of cache.CHUNK_ROWS makes a resumed extraction equal bit for bit
+BATCH = (
+    16  # fastest on CPU (docs/log.md); any divisor of writer.CHUNK_ROWS makes a resumed extraction equal bit for bit
+)
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def features(
                 return _opened(folder, started, from_cache=True)
             warn(f"{folder}: {damage}; what is damaged is made anew")
             cache.demote(folder)
-        writer = cache.Writer(folder.with_name(f"{folder.name}.partial"), about.images, about.dim)
+        writer = Writer(folder.with_name(f"{folder.name}.partial"), about.images, about.dim)
         with writer.writing():
             compiled = engine.compile(
                 backbone,

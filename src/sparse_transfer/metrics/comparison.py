@@ -54,7 +54,7 @@ def wilcoxon(first: Sequence[float], second: Sequence[float]) -> float:
     differences = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     if not np.isfinite(differences).all():
         raise UserError(f"{int((~np.isfinite(differences)).sum())} of {len(differences)} accuracies are not finite")
-    if not differences.any():
+    if not differences.any():  # older SciPys have no answer here
         return 1.0
     from scipy.stats import wilcoxon as signed_rank
 

@@ -134,6 +134,7 @@ class RunResult:
 
     metric: the headline.   last: the head the protocol ends with, the one reported.   best: of all epochs, where
     the protocol has it.   cross_entropy: nats, of ``last``.   ece: expected calibration error.
+    knn_top1: what nearest neighbours reach on the same features, a sanity line.
     model: pruning method, as in the published tables.   sparsity: as claimed by the checkpoint.
     seconds: by phase.   partial: what is missing of the data set, or None.   digests: file name -> SHA-256.
     finished: UTC, set by the store.   not_finite: what stood where JSON has null.   extra: as in ``RunRecord``.
@@ -145,6 +146,7 @@ class RunResult:
     best: Accuracy | None = None
     cross_entropy: float | None = None
     ece: float | None = None
+    knn_top1: float | None = None
     empty_classes: tuple[str, ...] = ()
     cost: Cost | None = None
     solver: SolverReport | None = None

@@ -141,17 +141,19 @@ def to_text(table: Sequence[Summary], width: int = 100, *, colour: bool = False)
         grid = Table(box=None, pad_edge=False, collapse_padding=True)
         grid.add_column("dataset", no_wrap=True)
         grid.add_column("checkpoint", overflow="fold")
-        for heading in ("metric", "accuracy %", "95 % interval", "seeds", "MACs", "notes"):
+        for heading in ("sparsity", "metric", "accuracy %", "95 % interval", "seeds", "MACs", "seconds", "notes"):
             grid.add_column(heading, justify="right", no_wrap=True)
         for line in lines:
             grid.add_row(
                 escape(file_name(line.dset)[:20]),
                 escape(line.checkpoint),
+                "" if line.sparsity is None else f"{line.sparsity:.0%}",
                 {"top1": "top-1", "mean_per_class": "per class"}[line.metric],
                 _percent(line),
                 f"{100 * line.low:.2f}–{100 * line.high:.2f}",
                 str(line.seeds),
                 "" if line.macs is None else _count(line.macs),
+                f"{line.seconds:.0f}" if line.seconds >= 10 else f"{line.seconds:.1f}",
                 " ".join(str(notes.setdefault(text, len(notes) + 1)) for text in _notes(line)),
             )
         console.print(" ".join(section), style="bold", markup=False, highlight=False)

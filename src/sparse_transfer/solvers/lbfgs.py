@@ -92,7 +92,7 @@ def fit(
     if not seeds:
         raise UserError("no seed was given", where="--seeds", do="give at least one")
     problem = Problem(features, labels, classes)
-    curvature = _Curvature(settings.memory, settings.path[0])
+    curvature = Curvature(settings.memory, settings.path[0])
     point = problem.start(start)
     logits = problem.logits(point)
     change: tuple[Tensor, Tensor] | None = None  # of the point [C, D + 1] and the logits [N, C], by the last strength
@@ -121,7 +121,7 @@ def _extrapolate(
 
 
 def _minimise(
-    problem: Problem, here: Place, curvature: "_Curvature", settings: LbfgsSettings
+    problem: Problem, here: Place, curvature: "Curvature", settings: LbfgsSettings
 ) -> tuple[FittedHead, Place]:
     """Minimise F at the strength of ``curvature``, starting from ``here``."""
     l2 = curvature.l2
@@ -187,7 +187,7 @@ def _line_search(
     return length
 
 
-class _Curvature:
+class Curvature:
     """What the steps so far tell of the Hessian: the pairs (step, change of the gradient), oldest first."""
 
     def __init__(self, memory: int, l2: float) -> None:

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from sparse_transfer.core.progress import progress
 from sparse_transfer.data.loading import batches
-from sparse_transfer.data.specs import DatasetSpec, Metric
+from sparse_transfer.data.specs import DatasetSpec
 from sparse_transfer.data.split import Split, Splits, stratified_indices
 from sparse_transfer.data.transforms import Transform
 from sparse_transfer.features import View
+from sparse_transfer.metrics.calibration import cross_entropy
 from sparse_transfer.metrics.confusion import Confusion
 from sparse_transfer.models import Backbone, Head
 from sparse_transfer.runs.events import Event
@@ -25,6 +26,7 @@ from sparse_transfer.solvers.predict import predict
 from sparse_transfer.solvers.report import Ended, FittedHead
 from sparse_transfer.solvers.sgd import SgdSettings
 from sparse_transfer.transfer.compute import Compute
+from sparse_transfer.transfer.evaluate import logits_of
 from sparse_transfer.transfer.plan import Plan, SolverSettings
 
 # Augmented views are drawn with this seed for every run: all seeds see the same pictures.
@@ -88,7 +90,7 @@ def fit_seeds(
             if plain is None:
                 plain = compute.features(backbone, splits.train, transforms.test).features
             val = None if splits.val is None else compute.features(backbone, splits.val, transforms.test).features
-            both = [_chosen(train, plain, val, splits, spec.metric, plan, seed) for seed in seeds]
+            both = [_chosen(train, plain, val, splits, plan, seed) for seed in seeds]
             heads, chosen = [head for head, _ in both], [choice for _, choice in both]
     fit_s = (time.perf_counter() - began - features_s) / len(seeds)
     return [
@@ -134,14 +136,14 @@ def _chosen(
     plain: NDArray[np.float32],
     val: NDArray[np.float32] | None,
     splits: Splits,
-    metric: Metric,
     plan: Plan,
     seed: int,
 ) -> tuple[FittedHead, dict[str, float]]:
     """The strength that is best on validation pictures, and a head refitted with it on all of them.
 
-    The data set's own validation part serves where it has one, else a stratified share of the training pictures.
-    Ties go to the stronger regularisation, which stands first.
+    The data set's own validation part serves where it has one, else a stratified share of the training pictures. Best
+    is the lowest mean cross-entropy: on the few pictures of a share, accuracy has a plateau of ties, and the strongest
+    regularisation on it is far from the best (docs/log.md).
     """
     labels, classes = splits.train.labels, len(splits.train.classes)
     if val is not None and splits.val is not None:
@@ -152,14 +154,14 @@ def _chosen(
         part, part_labels = [view[rest] for view in views], labels[rest]
         held, held_labels = plain[out], labels[out]
     candidates = _fit(part, part_labels, classes, plan.settings, [seed])
-    scores = [_score(head.head, held, held_labels, metric) for head in candidates]
-    best = candidates[int(np.argmax(scores))]
+    losses = [cross_entropy(logits_of(head.head, held), held_labels) for head in candidates]
+    best = candidates[int(np.argmin(losses))]
     settings = plan.with_strength(best.strength)
     if val is not None:
         labels = np.concatenate([labels, held_labels])
         views = [np.concatenate([view, val]) for view in views]
     refitted = _fit(views, labels, classes, settings, [seed])[0]
-    return refitted, {plan.strength_name: best.strength, f"validation_{metric}": max(scores)}
+    return refitted, {plan.strength_name: best.strength, "validation_cross_entropy": min(losses)}
 
 
 def _fit_augmented(
@@ -227,11 +229,6 @@ class Watch:
             event = {"event": "epoch", "epoch": epoch + 1, "lr": settings.lrs[0] * settings.decay(epoch)}
             scores = {"test_top1": confusion.top1, "test_mean_per_class": confusion.mean_per_class}
             self.log(position, {**event, **scores})
-
-
-def _score(head: Head, features: NDArray[np.float32], labels: NDArray[np.int64], metric: Metric) -> float:
-    confusion = Confusion.of(labels, predict(head.weight, head.bias, features), len(head.weight))
-    return confusion.top1 if metric == "top1" else confusion.mean_per_class
 
 
 def _nearest_neighbours(

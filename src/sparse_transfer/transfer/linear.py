@@ -25,6 +25,7 @@ from sparse_transfer.runs.trackers import TrackerFactory, no_trackers
 from sparse_transfer.transfer.compute import DEFAULT, Compute
 from sparse_transfer.transfer.evaluate import measure
 from sparse_transfer.transfer.fitting import Fitted, fit_seeds
+from sparse_transfer.transfer.output import require_writable
 from sparse_transfer.transfer.plan import Plan
 from sparse_transfer.transfer.protocols import PAPER_SEEDS
 
@@ -73,6 +74,8 @@ def linear_transfer(
         )
         for seed in seeds
     ]
+    if output is not None:
+        require_writable(Path(output), source=checkpoint.path)
     store = RunStore(Path(runs))
     with store.open_many(records, force=force, wait=wait, trackers=trackers) as opened:
         todo = [run for run in opened if run.finished is None]
@@ -131,6 +134,7 @@ def _finish(run: Run, fit: Fitted, checkpoint: Checkpoint, spec: DatasetSpec, sp
             best=best,
             cross_entropy=measured.cross_entropy,
             ece=measured.ece,
+            knn_top1=fit.knn_top1,
             empty_classes=measured.confusion.empty_classes,
             cost=_cost(Network(checkpoint.backbone, head), warnings),
             solver=fit.report,

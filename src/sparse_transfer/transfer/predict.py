@@ -44,7 +44,8 @@ def predict(
     A picture is turned upright by its EXIF orientation. One that cannot be read gives a prediction with ``error`` set.
 
     Raises:
-        UserError: the checkpoint has no head, a path does not exist, or a folder holds no picture.
+        UserError: the checkpoint has no head, a path does not exist, a folder holds no picture, or the backbone gives
+            NaN or infinity for one.
     """
     checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else load(checkpoint)
     head = checkpoint.head
@@ -70,6 +71,13 @@ def predict(
                 if len(loaded)
                 else np.empty((0, checkpoint.backbone.feature_dim), dtype=np.float32)
             )
+            unusable = ~np.isfinite(features).all(axis=1)
+            if unusable.any():
+                raise UserError(
+                    "its features hold NaN or infinity",
+                    where=split.paths[loaded.indices[unusable.argmax()]],
+                    do="look at the backbone's weights, and use fp32 if this was bf16",
+                )
             readable = dict(zip(loaded.indices.tolist(), _ranked(head, features, top), strict=True))
             errors = iter(loaded.bad)
             for index in range(position, position + len(loaded) + len(loaded.bad)):

@@ -18,8 +18,8 @@ class Protocol:
     solver: the one used unless another is asked for.
     statistics: whose mean and std normalise the pictures: ``imagenet``'s or the ``checkpoint``'s own.
     selection: what chooses among candidates: ``none`` (the last epoch is reported, the best one beside it as
-        *selected on test*) or ``validation`` (chosen on a stratified share of the training images, then refitted on
-        all of them; the test images are looked at once).
+        *selected on test*) or ``validation`` (the lowest cross-entropy on a stratified share of the training images,
+        or on the data set's own validation images; then refitted on all of them; the test images are looked at once).
     validation_share: that share.
     exif: whether a picture's EXIF orientation is honoured.
     """

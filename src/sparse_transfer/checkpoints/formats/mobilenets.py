@@ -60,7 +60,11 @@ def _is_depthwise(shapes: Shapes, key: str) -> bool:
 
 def _evidence(shapes: Shapes, stem: str, pointwise: str) -> Evidence:
     """Which profile and width has these output channels."""
-    found = {int(match[1]): shape[0] for key, shape in shapes.items() if (match := re.fullmatch(pointwise, key))}
+    found = {
+        int(match[1]): shape[0]
+        for key, shape in shapes.items()
+        if len(shape) == 4 and (match := re.fullmatch(pointwise, key))
+    }
     outputs = (shapes[stem][0], *(found[block] for block in sorted(found)))
     because = f"a 3×3 stem of {outputs[0]} outputs and {len(found)} separable blocks, the last of {outputs[-1]}"
     for profile, channels in PROFILES.items():
