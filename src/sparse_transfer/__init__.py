@@ -27,7 +27,25 @@ _HOMES = {
     "save": "checkpoints.file",
 }
 
-__all__ = [*sorted(_HOMES), "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = [
+    "Backbone",
+    "Compute",
+    "Head",
+    "Mask",
+    "Network",
+    "Plan",
+    "UserError",
+    "__version__",
+    "dataset",
+    "diff",
+    "evaluate",
+    "import_checkpoint",
+    "inspect",
+    "linear_transfer",
+    "load",
+    "predict",
+    "save",
+]
 
 if TYPE_CHECKING:
     from sparse_transfer.checkpoints.difference import diff

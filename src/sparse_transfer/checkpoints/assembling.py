@@ -1,9 +1,8 @@
 """A network from its tensors: how a checkpoint of ours and an imported file come together."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from sparse_transfer.core.errors import UserError, listed
 from sparse_transfer.models import Architecture, Backbone, Head, Network, Preprocessing, build
@@ -20,24 +19,10 @@ def skeleton(architecture: Architecture) -> nn.Module:
     try:
         if architecture.name.startswith("timm:"):
             return build(architecture)
-        with _Undrawn():
-            return build(architecture, device="meta")
+        return build(architecture, device="meta")
     except (ArithmeticError, TypeError, ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"no network can be made of {architecture} ({reason})") from error
-
-
-class _Undrawn(TorchFunctionMode):
-    """Draws no normal numbers: on the meta device torch imports 900 modules first, 4 s in a fresh process."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., object],
-        types: Sequence[type],
-        args: tuple[object, ...] = (),
-        kwargs: Mapping[str, object] | None = None,
-    ) -> object:
-        return args[0] if func is Tensor.normal_ else func(*args, **(kwargs or {}))
 
 
 def assemble(

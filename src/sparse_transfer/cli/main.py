@@ -63,7 +63,8 @@ class LazyCommands(click.Group):
     context_settings={
         "help_option_names": ["-h", "--help"],
         # --batch_size is as good as --batch-size: users come from tools that spell it either way.
-        "token_normalize_func": lambda token: token.replace("_", "-") if token.startswith("-") else token,
+        # Click takes the dashes in front off, and asks about choices too: none of ours has an underscore.
+        "token_normalize_func": lambda token: token.replace("_", "-"),
     },
 )
 @click.version_option(__version__, prog_name="sparse-transfer")

@@ -130,7 +130,8 @@ class ResNet(nn.Module):
 def initialise(module: nn.Module) -> None:
     """Kaiming normal (fan out) for convolutions; BatchNorm starts at 1 and 0 (He et al., 2015)."""
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
+        # A module on the meta device is a skeleton to be filled: drawing would cost seconds of imports for nothing.
+        if isinstance(layer, nn.Conv2d) and not layer.weight.is_meta:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
 

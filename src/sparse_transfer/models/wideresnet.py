@@ -43,10 +43,11 @@ class WideResNet(nn.Module):
 
     def __init__(self, depth: int, width: int) -> None:
         super().__init__()
-        if depth < 10 or depth % 6 != 4:
+        # The upper ends keep a hostile file from asking for a network that takes for ever to build.
+        if not 10 <= depth <= 1000 or depth % 6 != 4:
             raise UserError(f"depth={depth}", where="wideresnet", do="it is 6n + 4: 10, 16, 22, 28, 34, 40")
-        if width < 1:
-            raise UserError(f"width={width}", where="wideresnet", do="it is 1 or more")
+        if not 1 <= width <= 100:
+            raise UserError(f"width={width}", where="wideresnet", do="it lies between 1 and 100")
         blocks = (depth - 4) // 6
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.layer1 = stage(16, 16 * width, blocks, 1)

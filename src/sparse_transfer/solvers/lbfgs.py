@@ -95,7 +95,7 @@ def fit(
     curvature = Curvature(settings.memory, settings.path[0])
     point = problem.start(start)
     logits = problem.logits(point)
-    change: tuple[Tensor, Tensor] | None = None  # of the point [C, D + 1] and the logits [N, C], by the last strength
+    change: tuple[Tensor, Tensor] | None = None  # of the point [C, D + 1] and the logits [C, N], by the last strength
     heads: list[FittedHead] = []
     for l2 in settings.path:
         curvature.change_l2(l2)
@@ -164,7 +164,7 @@ def _line_search(
     """
     across = l2 * dot(point[:, :-1], direction[:, :-1])
     along = l2 * dot(direction[:, :-1], direction[:, :-1])
-    count = len(logits)
+    count = len(problem.labels)
     first = dot(residuals, step) / count + across
     sign = -1.0 if first > 0 else 1.0  # the last change may point uphill
     length = sign
@@ -228,7 +228,7 @@ class Curvature:
         """A diagonal for the Hessian where the pairs know nothing: for class k, mean p (1 - p) times the variance of a
         feature, plus l2; for its bias, mean p (1 - p). A residual is p or p - 1."""
         wrong = place.residuals.abs()
-        spread = (wrong * (1 - wrong)).mean(dim=0)  # [C]
+        spread = (wrong * (1 - wrong)).mean(dim=1)  # [C]
         spread = (spread + 0.01 * spread.mean() + 1e-30)[:, None]
         weight = (spread * variance + self.l2).expand(-1, place.point.shape[1] - 1)
         return torch.cat([weight, spread], dim=1)

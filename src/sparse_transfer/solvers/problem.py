@@ -26,7 +26,7 @@ ABSENT_BIAS = -1e4  # nats: exp of it is 0 in float64, and no logit of a fitted 
 class Place:
     """A point and what F is there.
 
-    point: [C, D + 1].   logits: [N, C].   residuals: [N, C], softmax minus one-hot.   value: F, nats.
+    point: [C, D + 1].   logits: [C, N].   residuals: [C, N], softmax minus one-hot.   value: F, nats.
     gradient: [C, D + 1], of F by the point.
     """
 
@@ -71,24 +71,24 @@ class Problem:
         return torch.cat([weight, (bias + weight @ self.mean)[:, None]], dim=1)
 
     def logits(self, point: Tensor) -> Tensor:
-        """[C, D + 1] -> [N, C]; linear, so it serves directions too."""
+        """[C, D + 1] -> [C, N]; linear, so it serves directions too."""
         weight, bias = point[:, :-1], point[:, -1] - point[:, :-1] @ self.mean
-        logits = torch.empty(len(self.labels), len(point))
+        logits = torch.empty(len(point), len(self.labels))
         for block in self.blocks:
-            torch.addmm(bias, self.features[block], weight.T, out=logits[block])
-        return logits
+            logits[:, block] = weight @ self.features[block].T
+        return logits.add_(bias[:, None])
 
     def at(self, point: Tensor, logits: Tensor, l2: float) -> Place:
         """F and its gradient at ``point``, whose logits are known."""
         loss, residuals = cross_entropy(logits, self.labels)
         gradient = torch.zeros_like(point)
         for block in self.blocks:
-            gradient[:, :-1] += residuals[block].T @ self.features[block]
-        gradient[:, -1] = residuals.sum(dim=0, dtype=torch.float64)
+            gradient[:, :-1] += residuals[:, block] @ self.features[block]
+        gradient[:, -1] = residuals.sum(dim=1, dtype=torch.float64)
         gradient[:, :-1] -= torch.outer(gradient[:, -1], self.mean)
-        gradient /= len(logits)
+        gradient /= len(self.labels)
         gradient[:, :-1] += l2 * point[:, :-1]
-        value = loss / len(logits) + l2 / 2 * dot(point[:, :-1], point[:, :-1])
+        value = loss / len(self.labels) + l2 / 2 * dot(point[:, :-1], point[:, :-1])
         return Place(point, logits, residuals, value, gradient)
 
     def head(self, point: Tensor) -> Head:
