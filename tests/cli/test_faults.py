@@ -13,16 +13,26 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from sparse_transfer.checkpoints.file import load, save
 from sparse_transfer.cli import main as program
-from sparse_transfer.runs.finished import records
+from sparse_transfer.models import Head, Network
 from support.hostile import dead_pickles, legacy_of, live_pickles, zip_of, zip_tricks
-from support.pictures import class_folders
-from support.processes import QUICKLY, TRAIN_CHUNKS, crowd, ended, start, train_journal, wait_for
+from support.pictures import CLASSES, class_folders
+from support.processes import (
+    QUICKLY,
+    STOPPED,
+    TRAIN_CHUNKS,
+    Outcome,
+    crowd,
+    ended,
+    start,
+    train_journal,
+    transfer,
+    wait_for,
+)
 from support.tiny import checkpoint_file, sparse_backbone
-
-STOPPED = "interrupted: what was finished is kept, the same command goes on from there\n"
 
 
 @dataclass(frozen=True)
@@ -57,31 +67,6 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoint_file(tmp_path_factory.mktemp("network") / "tiny.safetensors")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a transfer to ``many`` left behind."""
-
-    correct: int
-    predictions: bytes
-    digest: str
-    features: set[bytes]
-
-    @classmethod
-    def of(cls, place: Path) -> "Outcome":
-        (found,) = records([place / "runs"])
-        kept = found.predictions()
-        assert kept is not None
-        features = {path.read_bytes() for path in (place / "cache").glob("features/*/features.npy")}
-        return cls(found.result.last.correct, kept[1].tobytes(), load(place / "out.safetensors").digest, features)
-
-
-def transfer(network: Path, many: Path, place: Path) -> list[str]:
-    return [
-        "linear", str(network), f"folder:{many}", *QUICKLY,
-        "--runs", f"{place}/runs", "--cache", f"{place}/cache", "-o", f"{place}/out.safetensors",
-    ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -163,12 +148,19 @@ def test_a_process_of_its_own_prints_one_json_value_and_is_quiet(network: Path, 
     assert over.out.count("\n") == 1
 
 
-def test_a_name_that_the_terminal_cannot_show_stops_nothing(network: Path, tmp_path: Path) -> None:
-    path = tmp_path / "café.safetensors"
-    path.write_bytes(network.read_bytes())
-    over = ended(start("inspect", path, PYTHONIOENCODING="ascii:strict"))
-    assert (over.status, over.err) == (0, "")
-    assert "caf\\xe9.safetensors" in over.out
+def test_a_name_that_the_terminal_cannot_show_stops_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process keeps its own
+    network, picture = tmp_path / "net.safetensors", tmp_path / os.fsdecode(b"caf\xe9.png")
+    save(Network(sparse_backbone(), Head(torch.zeros(3, 64), torch.zeros(3), CLASSES)), network)
+    with picture.open("wb") as file:
+        Image.new("RGB", (8, 8)).save(file, "png")
+    for form in ([], ["--csv"], ["--json"]):
+        with pytest.raises(SystemExit) as end:
+            program.main(["predict", str(network), str(picture), "--threads", "1", *form])
+        assert end.value.code == 0
+        assert "caf\\udce9.png" in capsys.readouterr().out
 
 
 # --- a full disk --------------------------------------------------------------------------------------------------

@@ -139,11 +139,13 @@ def test_the_printed_table_fits_and_loses_no_number(width: int) -> None:
     text = to_text(summarise(rows([*five_seeds(), *long_name])), width)
     assert all(len(line) <= width for line in text.splitlines())
     assert "…" not in text
-    for number in ("95.00 ± 0.79", "94.02–95.98", " 900 M"):
+    bounds = [(run.result.interval.low, run.result.interval.high) for run in five_seeds()]
+    low, high = (100 * statistics.mean(ends) for ends in zip(*bounds, strict=True))
+    for number in ("95.00 ± 0.79", f"{low:.2f}–{high:.2f}", " 900 M"):
         assert text.count(number) == 2, number
     assert [line for line in text.splitlines() if "cvpr2022" in line] == ["full cvpr2022 sgd", "linear cvpr2022 sgd"]
     assert text.splitlines()[-2:] == [
-        "Intervals are over seeds; of a single seed, over its test images.",
+        "± is over seeds; intervals are over the test images.",
         "1  the licence is unknown; ask the authors",
     ]
 
@@ -164,3 +166,9 @@ def test_colour_only_when_asked_for() -> None:
     lines = summarise(rows(five_seeds()))
     assert "\x1b" not in to_text(lines)
     assert "\x1b" in to_text(lines, colour=True)
+
+
+def test_an_interval_over_seeds_ends_where_shares_end() -> None:
+    (line,) = summarise(rows([finished(identity(21), right=100), finished(identity(51), right=60)]))
+    assert (line.over, line.high) == ("seeds", 1.0)
+    assert line.low >= 0

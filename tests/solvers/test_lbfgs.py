@@ -202,7 +202,7 @@ def test_blocks_change_nothing_but_the_rounding(monkeypatch: pytest.MonkeyPatch)
             " without end",
         ),
         ({"tolerance": 0.0}, "--tolerance: a tolerance of 0; it lies between 0 and 1"),
-        ({"max_iter": 0}, "0 iterations, a memory of 10; both are at least 1"),
+        ({"max_iter": 0}, "0 iterations, a memory of 20; both are at least 1"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(change: dict[str, float], sentence: str) -> None:
@@ -217,3 +217,15 @@ def test_a_start_of_another_shape_and_features_beyond_float32_are_refused() -> N
         lbfgs.fit(features, labels, 3, LbfgsSettings(l2=1.0), start=Head(torch.zeros(3, 5), torch.zeros(3)))
     with pytest.raises(UserError, match="features: their variance is "):
         lbfgs.fit(features * np.float32(1e20), labels, 3, LbfgsSettings(l2=1.0))
+
+
+def test_a_cold_start_at_a_weak_strength_gets_going() -> None:
+    # Few images in tight groups: the first step overshoots by far, onto the straight part of the loss, where the slope
+    # is a fraction of the first one's, F is higher than at the start, and every image is fitted perfectly.
+    rng = np.random.default_rng(3)
+    labels = np.repeat(np.arange(12), 16)
+    features = (rng.exponential(size=(12, 512))[labels] + 0.3 * rng.exponential(size=(192, 512))).astype(np.float32)
+    cold = lbfgs.fit(features, labels, 12, LbfgsSettings(l2=1e-3))[0]
+    warm = lbfgs.fit(features, labels, 12, LbfgsSettings(l2=(1e2, 1.0, 1e-1, 1e-2, 1e-3)))[-1]
+    assert cold.ended is Ended.CONVERGED
+    assert cold.objective == pytest.approx(warm.objective, rel=1e-4)

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import sparse_transfer
+from sparse_transfer.checkpoints.file import load
 from sparse_transfer.features.writer import CHUNK_ROWS
+from sparse_transfer.runs.finished import records
 from support.pictures import CLASSES, class_folders
 
 T = TypeVar("T")
@@ -20,6 +22,7 @@ SOURCE = Path(sparse_transfer.__file__).parents[1]
 # One head, quickly fitted: what takes time is the features.
 QUICKLY = ("--seeds", "21,", "--l2", "0.01", "--threads", "1", "--workers", "1")
 TRAIN_CHUNKS = 3
+STOPPED = "interrupted: what was finished is kept, the same command goes on from there\n"
 
 
 @dataclass(frozen=True)
@@ -78,3 +81,29 @@ def train_journal(cache: Path) -> bytes | None:
             if journal.with_name("features.npy").stat().st_size > CHUNK_ROWS * 4 and b"\n" in journal.read_bytes():
                 return journal.read_bytes()
     return None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the ``transfer`` to a ``crowd`` left behind: equal for equal work, bit for bit."""
+
+    correct: int
+    predictions: bytes
+    digest: str
+    features: set[bytes]
+
+    @classmethod
+    def of(cls, place: Path) -> "Outcome":
+        (found,) = records([place / "runs"])
+        kept = found.predictions()
+        assert kept is not None
+        features = {path.read_bytes() for path in (place / "cache").glob("features/*/features.npy")}
+        return cls(found.result.last.correct, kept[1].tobytes(), load(place / "out.safetensors").digest, features)
+
+
+def transfer(network: Path, many: Path, place: Path) -> list[str]:
+    """The command whose ``Outcome`` is compared: all that it writes goes below ``place``."""
+    return [
+        "linear", str(network), f"folder:{many}", *QUICKLY,
+        "--runs", f"{place}/runs", "--cache", f"{place}/cache", "-o", f"{place}/out.safetensors",
+    ]  # fmt: skip

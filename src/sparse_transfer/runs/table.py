@@ -58,6 +58,7 @@ class Row:
 @dataclass(frozen=True)
 class Summary:
     """Runs that differ in the seed alone. ``low``, ``high`` are over ``over``: of one seed the interval over images.
+    ``image_low``, ``image_high``: over test images, the mean of the seeds' bounds: what other pictures would change.
 
     val_acc: mean over the seeds.   std: sample standard deviation (n - 1); None of one seed.   seeds: how many.
     n: test images.   seconds: of all seeds together.
@@ -72,6 +73,8 @@ class Summary:
     low: float
     high: float
     over: str
+    image_low: float
+    image_high: float
     checkpoint: str
     digest: str
     transfer: str
@@ -150,7 +153,7 @@ def to_text(table: Sequence[Summary], width: int = 100, *, colour: bool = False)
                 "" if line.sparsity is None else f"{line.sparsity:.0%}",
                 {"top1": "top-1", "mean_per_class": "per class"}[line.metric],
                 _percent(line),
-                f"{100 * line.low:.2f}–{100 * line.high:.2f}",
+                f"{100 * line.image_low:.2f}–{100 * line.image_high:.2f}",
                 str(line.seeds),
                 "" if line.macs is None else _count(line.macs),
                 f"{line.seconds:.0f}" if line.seconds >= 10 else f"{line.seconds:.1f}",
@@ -160,7 +163,7 @@ def to_text(table: Sequence[Summary], width: int = 100, *, colour: bool = False)
         console.print(grid)
         console.print()
     if table:
-        console.print("Intervals are over seeds; of a single seed, over its test images.", highlight=False)
+        console.print("± is over seeds; intervals are over the test images.", highlight=False)
     for text, number in notes.items():
         console.print(f"{number}  {text}", markup=False, highlight=False)
     assert isinstance(console.file, io.StringIO)
@@ -219,6 +222,7 @@ def _summary(group: list[Row]) -> Summary:
     first = group[0]
     seeds = over_seeds([row.val_acc for row in group])
     low, high = (seeds.interval.low, seeds.interval.high) if seeds.interval else (first.low, first.high)
+    low, high = max(low, 0.0), min(high, 1.0)  # Student's t knows nothing of the ends of a share
     return Summary(
         dset=first.dset,
         model=first.model,
@@ -229,6 +233,8 @@ def _summary(group: list[Row]) -> Summary:
         low=low,
         high=high,
         over="seeds" if seeds.interval else "images",
+        image_low=over_seeds([row.low for row in group]).mean,
+        image_high=over_seeds([row.high for row in group]).mean,
         checkpoint=first.checkpoint,
         digest=first.digest,
         transfer=first.transfer,

@@ -35,6 +35,7 @@ DEFAULT_PATH = tuple(float(l2) for l2 in np.logspace(2, -9, 45))
 
 LINE_SEARCH = 0.1  # a step is long enough when the slope along it has fallen to this share
 LINE_SEARCH_STEPS = 30
+FLAT = 1e-8  # curvature of the loss below which float32 knows nothing of it
 SMALLEST = 1e-30  # of s'y, below which a pair is rounding
 NOTHING = 1e-9  # nats: F is not lowered for its own share below this; with one class alone it has no minimum above 0
 
@@ -51,7 +52,7 @@ class LbfgsSettings:
     l2: float | tuple[float, ...] = DEFAULT_PATH
     tolerance: float = 1e-7
     max_iter: int = 1000
-    memory: int = 10
+    memory: int = 20
 
     def __post_init__(self) -> None:
         for l2 in self.path or (math.nan,):
@@ -115,8 +116,8 @@ def _extrapolate(
     if change is None:
         return problem.at(point, logits, l2)
     direction, step = change
-    _, residuals = cross_entropy(logits, problem.labels)
-    length = _line_search(problem, point, logits, residuals, direction, step, l2)
+    loss, residuals = cross_entropy(logits, problem.labels)
+    length = _line_search(problem, point, logits, loss, residuals, direction, step, l2)
     return problem.at(point + length * direction, logits + length * step, l2)
 
 
@@ -133,7 +134,9 @@ def _minimise(
             ended = Ended.CONVERGED
             break
         step = problem.logits(direction)
-        length = _line_search(problem, here.point, here.logits, here.residuals, direction, step, l2)
+        penalty = l2 / 2 * dot(here.point[:, :-1], here.point[:, :-1])
+        loss = (here.value - penalty) * len(problem.labels)
+        length = _line_search(problem, here.point, here.logits, loss, here.residuals, direction, step, l2)
         there = problem.at(here.point + length * direction, here.logits + length * step, l2)
         if not there.value < here.value:  # rounding, or NaN: stay
             ended = Ended.STALLED
@@ -155,12 +158,19 @@ def _minimise(
 
 
 def _line_search(
-    problem: Problem, point: Tensor, logits: Tensor, residuals: Tensor, direction: Tensor, step: Tensor, l2: float
+    problem: Problem,
+    point: Tensor,
+    logits: Tensor,
+    begin: float,
+    residuals: Tensor,
+    direction: Tensor,
+    step: Tensor,
+    l2: float,
 ) -> float:
     """How far to go along ``direction``, whose logits are ``step``: to where the slope has all but vanished.
 
-    F is convex, so the slope along a line only rises: its root is bracketed by sign and met by secants. No values of F
-    are compared, which near the minimum would compare rounding.
+    F is convex, so the slope along a line only rises: its root is bracketed by sign and met by secants.
+    ``begin`` is the summed loss at the start.
     """
     across = l2 * dot(point[:, :-1], direction[:, :-1])
     along = l2 * dot(direction[:, :-1], direction[:, :-1])
@@ -170,15 +180,28 @@ def _line_search(
     length = sign
     before = low = (0.0, first)  # (length, slope) on this side of the root, and the one before it
     high: tuple[float, float] | None = None  # beyond the root
+    was_beyond: bool | None = None
     for _ in range(LINE_SEARCH_STEPS):
-        _, there = cross_entropy(torch.add(logits, step, alpha=length), problem.labels)
+        loss, there = cross_entropy(torch.add(logits, step, alpha=length), problem.labels)
         slope = dot(there, step) / count + across + length * along
-        if abs(slope) <= LINE_SEARCH * abs(first):
+        # A small slope is not enough beyond the root: there the loss soon runs straight, and F may lie above its start.
+        # F is convex, so going back gains at most slope times distance.
+        gained = (begin - loss) / count - length * across - length**2 / 2 * along
+        back = abs(slope * (length - low[0]))
+        if abs(slope) <= LINE_SEARCH * abs(first) and (slope * sign <= 0 or back <= gained / 2):
             break
-        if slope * sign < 0:
-            before, low = low, (length, slope)
-        else:
+        # An end that is kept a second time counts with half its slope (the Illinois rule): the loss bends sharply near
+        # its minimum and runs straight beyond, where plain secants creep.
+        beyond = slope * sign >= 0
+        if beyond:
+            if was_beyond:
+                low = (low[0], low[1] / 2)
             high = (length, slope)
+        else:
+            if high is not None and was_beyond is False:
+                high = (high[0], high[1] / 2)
+            before, low = low, (length, slope)
+        was_beyond = beyond
         a, b = (before, low) if high is None else (low, high)
         rise = b[1] - a[1]
         share = -a[1] / rise if rise else math.inf  # of the way from a to b, where the secant meets zero
@@ -229,6 +252,7 @@ class Curvature:
         feature, plus l2; for its bias, mean p (1 - p). A residual is p or p - 1."""
         wrong = place.residuals.abs()
         spread = (wrong * (1 - wrong)).mean(dim=1)  # [C]
-        spread = (spread + 0.01 * spread.mean() + 1e-30)[:, None]
+        # Where every image is fitted perfectly the loss has no curvature left, and rounding must not be divided by it.
+        spread = (spread + 0.01 * spread.mean() + FLAT)[:, None]
         weight = (spread * variance + self.l2).expand(-1, place.point.shape[1] - 1)
         return torch.cat([weight, spread], dim=1)

@@ -61,7 +61,7 @@ class Measured:
 
 
 def evaluate(checkpoint: Checkpoint | str | Path, dataset: str, *, compute: Compute = DEFAULT) -> Measured:
-    """Accuracy of the checkpoint's own head on the test pictures of ``dataset``.
+    """Accuracy of the checkpoint's own head on the test pictures of ``dataset``, turned upright by EXIF.
 
     Raises:
         UserError: there is no head, or its classes are not the data set's.
@@ -73,7 +73,7 @@ def evaluate(checkpoint: Checkpoint | str | Path, dataset: str, *, compute: Comp
         )
     test = read(*parse(dataset)).test
     head = aligned(checkpoint.head, test, checkpoint.path)
-    found = compute.features(checkpoint.backbone, test, evaluation(checkpoint.backbone.preprocessing))
+    found = compute.features(checkpoint.backbone, test, evaluation(checkpoint.backbone.preprocessing, exif=True))
     return measure(head, found.features, test)
 
 

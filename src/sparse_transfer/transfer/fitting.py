@@ -100,7 +100,7 @@ def fit_seeds(
             SolverReport(plan.solver, head.ended.value, head.objective, head.gradient_norm, head.iterations, choice),
             {"features": round(features_s, 3), "fit": round(fit_s, 3)},
             _warnings(head),
-            head.iterations if plan.solver == "sgd" else None,
+            plan.settings.epochs if isinstance(plan.settings, SgdSettings) else None,
             None if watch is None else watch.best[position],
             None if watch is None else watch.best_epoch[position],
             sanity,
@@ -116,8 +116,12 @@ def _fit(
     settings: SolverSettings,
     seeds: Sequence[int],
     watch: "Watch | None" = None,
+    start: Head | None = None,
 ) -> list[FittedHead]:
-    """Heads on the same pictures seen in one or several ways: SGD takes a view an epoch, L-BFGS all at once."""
+    """Heads on the same pictures seen in one or several ways: SGD takes a view an epoch, L-BFGS all at once.
+
+    ``start`` is where L-BFGS begins; its minimum does not depend on it.
+    """
     if isinstance(settings, SgdSettings):
         with progress("fit", settings.epochs, unit="epochs") as advance:
 
@@ -128,7 +132,7 @@ def _fit(
 
             return sgd.fit(views, labels, classes, settings, seeds, on_epoch=on_epoch)
     features = views[0] if len(views) == 1 else np.concatenate(views)
-    return lbfgs.fit(features, np.tile(labels, len(views)), classes, settings, seeds)
+    return lbfgs.fit(features, np.tile(labels, len(views)), classes, settings, seeds, start=start)
 
 
 def _chosen(
@@ -160,7 +164,7 @@ def _chosen(
     if val is not None:
         labels = np.concatenate([labels, held_labels])
         views = [np.concatenate([view, val]) for view in views]
-    refitted = _fit(views, labels, classes, settings, [seed])[0]
+    refitted = _fit(views, labels, classes, settings, [seed], start=best.head)[0]
     return refitted, {plan.strength_name: best.strength, "validation_cross_entropy": min(losses)}
 
 
