@@ -144,7 +144,7 @@ def to_text(table: Sequence[Summary], width: int = 100, *, colour: bool = False)
         grid = Table(box=None, pad_edge=False, collapse_padding=True)
         grid.add_column("dataset", no_wrap=True)
         grid.add_column("checkpoint", overflow="fold")
-        for heading in ("sparsity", "metric", "accuracy %", "95 % interval", "seeds", "MACs", "seconds", "notes"):
+        for heading in ("sparse", "metric", "accuracy %", "95 % interval", "seeds", "MACs", "s", "notes"):
             grid.add_column(heading, justify="right", no_wrap=True)
         for line in lines:
             grid.add_row(
