@@ -9,6 +9,7 @@ the process holds once the libraries are loaded and a small fit is done. The tar
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,10 @@ def fit(solver: str, features: np.ndarray, labels: np.ndarray) -> None:
     elif solver == "lbfgs":
         lbfgs.fit(features, labels, classes, strengths)
     else:
-        selection.choose(features, labels, classes, strengths)
+        rest, out = selection.held_out(labels, 0.2, 0)
+        heads = lbfgs.fit(features[rest], labels[rest], classes, strengths)
+        best, _ = selection.best_of(heads, features[out], labels[out])
+        lbfgs.fit(features, labels, classes, replace(strengths, l2=best.strength), start=best.head)
 
 
 def peak(solver: str, folder: Path, threads: int) -> None:

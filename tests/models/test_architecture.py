@@ -41,7 +41,7 @@ def test_what_names_no_network_is_refused_in_one_sentence(text: str, message: st
         ("resnet20,shortcut=C", 'CIFAR ResNet: shortcut="C"; it is "A" (zero channels, no parameters) or "B" (1×1'),
         ("resnet20,width=0.01", "CIFAR ResNet: width=0.01 leaves no channel; it is above 1/32"),
         ("wideresnet,depth=18", "wideresnet: depth=18; it is 6n + 4: 10, 16, 22, 28, 34, 40"),
-        ("wideresnet,width=0", "wideresnet: width=0; it is 1 or more"),
+        ("wideresnet,width=0", "wideresnet: width=0; it lies between 1 and 100"),
         ("mobilenet_v1,flavour=keras", 'mobilenet_v1: flavour="keras"; it is "torch" or "tf" (Keras, TF-slim)'),
         ("mobilenet_v1,width=-1", "mobilenet_v1: width=-1.0; it is above 0, usually 0.25, 0.5, 0.75 or 1"),
         ("mobilenet_v1,profile=amc", 'mobilenet_v1: profile="amc"; '),

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from sparse_transfer.models import Network, sparsities
 from sparse_transfer.sparsity import Mask, pattern
-from support.pictures import Transform, cifar10, evaluation, imagenet_pictures, topk
 from support.published import assembled, cifar, mobilenet_v1_tf, resnet18_tiny200, resnet50_s80, squeezenet_dc
+from support.real_pictures import Transform, cifar10, evaluation, imagenet_pictures, topk
 
 HALF = (0.5, 0.5, 0.5)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

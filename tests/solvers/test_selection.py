@@ -1,13 +1,12 @@
-"""Choosing l2 on held-out images, predicting in blocks, and the nearest-neighbour line."""
+"""Choosing a strength on held-out images, predicting in blocks, and the nearest-neighbour line."""
 
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, balanced_accuracy_score
+from sklearn.metrics import log_loss
 from sklearn.neighbors import KNeighborsClassifier
 
 from sparse_transfer.core.errors import UserError
-from sparse_transfer.data.split import stratified_indices
 from sparse_transfer.models.network import Head
 from sparse_transfer.solvers import Ended, inputs, knn, lbfgs, selection
 from sparse_transfer.solvers.lbfgs import LbfgsSettings
@@ -18,52 +17,44 @@ from support.made_features import made_features
 PATH = LbfgsSettings(l2=(10.0, 0.1, 1e-3, 1e-6))
 
 
-def test_the_scores_are_scikit_learns_on_images_that_were_not_fitted() -> None:
+def test_the_best_head_has_the_lowest_loss_that_scikit_learn_counts() -> None:
     features, labels = made_features(240, 20, 4, spread=3.0)
-    labels[labels == 3] = np.where(np.arange((labels == 3).sum()) < 10, 3, 0)  # one rare class: the two metrics differ
-    found = selection.choose(features, labels, 4, PATH, metric="mean_per_class", seed=5)
-    rest, held_out = stratified_indices(labels, 0.2, 5)
-    for score, fitted in zip(found.scores, lbfgs.fit(features[rest], labels[rest], 4, PATH), strict=True):
-        said = predict(fitted.head.weight, fitted.head.bias, features[held_out])
-        assert score.top1 == pytest.approx(accuracy_score(labels[held_out], said))
-        assert score.mean_per_class == pytest.approx(balanced_accuracy_score(labels[held_out], said))
-    assert found.chosen.mean_per_class == max(score.mean_per_class for score in found.scores)
+    rest, out = selection.held_out(labels, 0.2, 5)
+    heads = lbfgs.fit(features[rest], labels[rest], 4, PATH)
+    losses = [
+        log_loss(labels[out], head.head(torch.from_numpy(features[out])).double().softmax(dim=1).numpy())
+        for head in heads
+    ]
+    best, loss = selection.best_of(heads, features[out], labels[out])
+    assert best is heads[int(np.argmin(losses))]
+    assert loss == pytest.approx(min(losses), rel=1e-5)
 
 
-def test_the_head_is_refitted_on_all_images_at_the_chosen_strength() -> None:
-    features, labels = made_features(200, 20, 4, spread=3.0)
-    found = selection.choose(features, labels, 4, PATH, seed=9)
-    alone = lbfgs.fit(features, labels, 4, LbfgsSettings(l2=found.chosen.strength))[0]
-    assert found.head.strength == found.chosen.strength
-    assert found.head.seed == 9
-    assert found.head.ended is Ended.CONVERGED
-    assert found.head.objective == pytest.approx(alone.objective, rel=2e-5)
-    assert found.head.iterations < alone.iterations  # it starts from the head that was chosen
-
-
-@pytest.mark.parametrize("path", [(1e-3, 1e-2, 1e-1), (1e-1, 1e-2, 1e-3)])
-def test_a_tie_goes_to_the_stronger_regularisation_in_any_order(path: tuple[float, ...]) -> None:
-    labels = np.repeat(np.arange(2, dtype=np.int64), 20)
-    features = np.eye(2, dtype=np.float32)[labels]  # every strength is perfect
-    found = selection.choose(features, labels, 2, LbfgsSettings(l2=path))
-    assert {score.top1 for score in found.scores} == {1.0}
-    assert found.chosen.strength == 1e-1
+@pytest.mark.parametrize("order", [(2.0, 1.0), (1.0, 2.0)])
+def test_of_equal_losses_the_larger_strength_counts(order: tuple[float, float]) -> None:
+    head = Head(torch.eye(2), torch.zeros(2))
+    heads = [FittedHead(head, Ended.CONVERGED, 0, strength, (), 0.0, 0.0, 1) for strength in order]
+    best, _ = selection.best_of(heads, np.eye(2, dtype=np.float32), np.array([0, 1]))
+    assert best.strength == 2.0
 
 
 def test_without_a_second_image_of_any_class_there_is_nothing_to_choose_on() -> None:
-    features, labels = np.eye(3, dtype=np.float32), np.arange(3, dtype=np.int64)
-    with pytest.raises(
-        UserError, match="none of the 3 classes has a second image to choose l2 on; give --l2 one value"
-    ):
-        selection.choose(features, labels, 3, PATH)
+    with pytest.raises(UserError, match="no class has a second training picture"):
+        selection.held_out(np.arange(3), 0.2, 0)
 
 
-def test_a_class_with_one_image_is_fitted_and_not_scored() -> None:
-    features, labels = made_features(60, 6, 3)
-    lonely = np.concatenate([labels, [3]])
-    found = selection.choose(np.concatenate([features, features[:1] + 5]), lonely, 4, PATH)
-    assert found.head.head.weight.shape == (4, 6)
-    assert 0 < found.chosen.mean_per_class <= 1
+def test_a_class_with_one_image_is_fitted_and_not_chosen_on() -> None:
+    rest, out = selection.held_out(np.array([0, 0, 0, 1, 2, 2]), 0.2, 0)
+    assert 3 in rest
+    assert sorted([*rest, *out]) == list(range(6))
+
+
+def test_logits_in_blocks_are_those_of_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "BLOCK_ROWS", 7)
+    features, _ = made_features(30, 5, 3)
+    head = Head(torch.arange(15.0).view(3, 5), torch.tensor([1.0, 2.0, 3.0]))
+    expected = features @ head.weight.numpy().T + head.bias.numpy()
+    np.testing.assert_allclose(selection.logits(head, features), expected, rtol=1e-5)
 
 
 def test_predictions_of_many_heads_in_blocks_are_those_of_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,14 +67,6 @@ def test_predictions_of_many_heads_in_blocks_are_those_of_each_alone(monkeypatch
         monkeypatch.setattr(inputs, "BLOCK_BYTES", rows * 6 * 4)
         assert predict(weights, biases, features).tolist() == expected
         assert predict(weights[2], biases[2], features).tolist() == expected[2]
-
-
-def test_scores_know_their_strength() -> None:
-    head = Head(torch.eye(2), torch.zeros(2))
-    fitted = FittedHead(head, Ended.CONVERGED, 0, 0.5, (0.0,), 0.0, None, 0)
-    features = np.array([[1, 0], [0, 1], [1, 0], [1, 0]], dtype=np.float32)
-    (found,) = selection.score([fitted], features, np.array([0, 1, 1, 0]))
-    assert (found.strength, found.top1, found.mean_per_class) == (0.5, 0.75, 0.75)
 
 
 @pytest.mark.parametrize("neighbours", [1, 5, 1000])

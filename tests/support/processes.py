@@ -1,6 +1,7 @@
 """The command line in a process of its own: started, watched, stopped; and pictures enough to be stopped among."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -43,7 +44,13 @@ def start(*words: object, **environment: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"} | environment,
+        preexec_fn=heed_interrupts,  # noqa: PLW1509 - it sets one signal and takes no lock
     )
+
+
+def heed_interrupts() -> None:
+    """A job that a shell put into the background ignores Ctrl-C, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def ended(process: subprocess.Popen[str], timeout_s: float = 120) -> Ended:

@@ -1,76 +1,52 @@
-"""Choosing a strength without the test images: fit on a part of the training images, score on the rest."""
+"""Choosing among fitted heads without the test images."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from sparse_transfer.core.errors import UserError
 from sparse_transfer.data.split import stratified_indices
-from sparse_transfer.metrics.confusion import Confusion
-from sparse_transfer.solvers import lbfgs
-from sparse_transfer.solvers.inputs import Features, Labels, check
-from sparse_transfer.solvers.lbfgs import LbfgsSettings
-from sparse_transfer.solvers.predict import predict
+from sparse_transfer.metrics.calibration import cross_entropy
+from sparse_transfer.models.network import Head
+from sparse_transfer.solvers.inputs import Features, Labels
 from sparse_transfer.solvers.report import FittedHead
 
-
-@dataclass(frozen=True)
-class Score:
-    """How well one strength did on the held-out images; shares in [0, 1]."""
-
-    strength: float
-    top1: float
-    mean_per_class: float
+BLOCK_ROWS = 4096
 
 
-@dataclass(frozen=True)
-class Selection:
-    """scores: one a strength, in the order of the path.   chosen: the best of them.   head: refitted on all images."""
+def held_out(labels: Labels, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions of the images to fit on and of those to choose on, about ``share`` of every class.
 
-    scores: tuple[Score, ...]
-    chosen: Score
-    head: FittedHead
-
-
-def choose(
-    features: Features,
-    labels: Labels,
-    classes: int,
-    settings: LbfgsSettings,
-    *,
-    metric: Literal["top1", "mean_per_class"] = "top1",
-    share: float = 0.2,
-    seed: int = 0,
-) -> Selection:
-    """Fit the path on 1 - ``share`` of every class, score on the others, refit on all images at the best l2.
-
-    A tie goes to the stronger regularisation. A class with a single image stays in the fitting part. The parts are
-    copies: memory is that of the features once more.
-    features: [N, D] float32, finite.   labels: [N] int64 in [0, classes); at least one class has two images.
+    A class with a single image stays in the fitting part. Raises ``UserError`` where nothing is left to choose on.
     """
-    check(features, labels, classes)
-    rest, held_out = stratified_indices(labels, share, seed)
-    if len(held_out) == 0:
+    rest, out = stratified_indices(labels, share, seed)
+    if not len(out):
         raise UserError(
-            f"none of the {classes} classes has a second image to choose l2 on",
-            where="labels",
-            do="give --l2 one value",
+            "no class has a second training picture, so there is nothing to choose the regularisation on",
+            do="give --l2 (or --lr) one value with --protocol cvpr2022, or more pictures",
         )
-    candidates = lbfgs.fit(features[rest], labels[rest], classes, settings, [seed])
-    scores = score(candidates, features[held_out], labels[held_out])
-    best = max(range(len(scores)), key=lambda index: (getattr(scores[index], metric), scores[index].strength))
-    there = replace(settings, l2=scores[best].strength)
-    head = lbfgs.fit(features, labels, classes, there, [seed], start=candidates[best].head)[0]
-    return Selection(tuple(scores), scores[best], head)
+    return rest, out
 
 
-def score(heads: Sequence[FittedHead], features: Features, labels: Labels) -> list[Score]:
-    """How well each head does on images that it has not seen."""
-    scores: list[Score] = []
-    for fitted in heads:
-        predictions = predict(fitted.head.weight, fitted.head.bias, np.ascontiguousarray(features))
-        confusion = Confusion.of(labels, predictions, len(fitted.head.weight))
-        scores.append(Score(fitted.strength, confusion.top1, confusion.mean_per_class))
-    return scores
+def best_of(heads: Sequence[FittedHead], features: Features, labels: Labels) -> tuple[FittedHead, float]:
+    """The head with the lowest mean cross-entropy on features [N, D] and labels [N], and that loss in nats.
+
+    Accuracy would be a step function of the strength: on the few images of a held-out part it has a plateau of ties,
+    and either end of it is far from the best (docs/log.md). Of equal losses the larger strength counts.
+    """
+    losses = [cross_entropy(logits(fitted.head, features), labels) for fitted in heads]
+    loss, _, fitted = min(
+        zip(losses, [-fitted.strength for fitted in heads], heads, strict=True), key=lambda row: row[:2]
+    )
+    return fitted, loss
+
+
+def logits(head: Head, features: Features) -> NDArray[np.float32]:
+    """[N, C]; features may be a memory map, of which ``BLOCK_ROWS`` rows are read at a time."""
+    parts = [
+        head(torch.from_numpy(np.array(features[start : start + BLOCK_ROWS]))).numpy()
+        for start in range(0, len(features), BLOCK_ROWS)
+    ]
+    return np.concatenate(parts)

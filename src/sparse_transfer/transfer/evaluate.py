@@ -17,6 +17,7 @@ from sparse_transfer.metrics.calibration import cross_entropy, expected_calibrat
 from sparse_transfer.metrics.confusion import Confusion, predict
 from sparse_transfer.models import Head
 from sparse_transfer.runs.record import Accuracy
+from sparse_transfer.solvers.selection import logits as logits_of
 from sparse_transfer.transfer.compute import DEFAULT, Compute
 
 
@@ -89,12 +90,6 @@ def measure(head: Head, features: NDArray[np.float32], test: Split) -> Measured:
         cross_entropy(logits, test.labels),
         expected_calibration_error(logits, test.labels),
     )
-
-
-def logits_of(head: Head, features: NDArray[np.float32], block: int = 4096) -> NDArray[np.float32]:
-    """[N, C]; features may be a memory map, of which ``block`` rows are read at a time."""
-    parts = [head(torch.from_numpy(np.array(features[i : i + block]))).numpy() for i in range(0, len(features), block)]
-    return np.concatenate(parts)
 
 
 def aligned(head: Head, test: Split, where: Path) -> Head:

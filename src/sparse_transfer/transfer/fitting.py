@@ -13,20 +13,18 @@ from torch import Tensor
 from sparse_transfer.core.progress import progress
 from sparse_transfer.data.loading import batches
 from sparse_transfer.data.specs import DatasetSpec
-from sparse_transfer.data.split import Split, Splits, stratified_indices
+from sparse_transfer.data.split import Split, Splits
 from sparse_transfer.data.transforms import Transform
 from sparse_transfer.features import View
-from sparse_transfer.metrics.calibration import cross_entropy
 from sparse_transfer.metrics.confusion import Confusion
 from sparse_transfer.models import Backbone, Head
 from sparse_transfer.runs.events import Event
 from sparse_transfer.runs.record import SolverReport
-from sparse_transfer.solvers import knn, lbfgs, sgd
+from sparse_transfer.solvers import knn, lbfgs, selection, sgd
 from sparse_transfer.solvers.predict import predict
 from sparse_transfer.solvers.report import Ended, FittedHead
 from sparse_transfer.solvers.sgd import SgdSettings
 from sparse_transfer.transfer.compute import Compute
-from sparse_transfer.transfer.evaluate import logits_of
 from sparse_transfer.transfer.plan import Plan, SolverSettings
 
 # Augmented views are drawn with this seed for every run: all seeds see the same pictures.
@@ -145,27 +143,24 @@ def _chosen(
 ) -> tuple[FittedHead, dict[str, float]]:
     """The strength that is best on validation pictures, and a head refitted with it on all of them.
 
-    The data set's own validation part serves where it has one, else a stratified share of the training pictures. Best
-    is the lowest mean cross-entropy: on the few pictures of a share, accuracy has a plateau of ties, and the strongest
-    regularisation on it is far from the best (docs/log.md).
+    The data set's own validation part serves where it has one, else a stratified share of the training pictures.
     """
     labels, classes = splits.train.labels, len(splits.train.classes)
     if val is not None and splits.val is not None:
         part, part_labels = list(views), labels
         held, held_labels = val, splits.val.labels
     else:
-        rest, out = stratified_indices(labels, plan.protocol.validation_share, seed)
+        rest, out = selection.held_out(labels, plan.protocol.validation_share, seed)
         part, part_labels = [view[rest] for view in views], labels[rest]
         held, held_labels = plain[out], labels[out]
     candidates = _fit(part, part_labels, classes, plan.settings, [seed])
-    losses = [cross_entropy(logits_of(head.head, held), held_labels) for head in candidates]
-    best = candidates[int(np.argmin(losses))]
+    best, loss = selection.best_of(candidates, held, held_labels)
     settings = plan.with_strength(best.strength)
     if val is not None:
         labels = np.concatenate([labels, held_labels])
         views = [np.concatenate([view, val]) for view in views]
     refitted = _fit(views, labels, classes, settings, [seed], start=best.head)[0]
-    return refitted, {plan.strength_name: best.strength, "validation_cross_entropy": min(losses)}
+    return refitted, {plan.strength_name: best.strength, "validation_cross_entropy": loss}
 
 
 def _fit_augmented(
