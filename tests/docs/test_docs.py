@@ -165,7 +165,7 @@ def test_every_option_and_variable_in_the_text_exists(page: Path) -> None:
         for spelling in (*parameter.opts, *parameter.secondary_opts)
     } | {"--help", "--version", "--batch_size"}
     used = {option for code in re.findall(r"`([^`\n]+)`", prose(page)) for option in re.findall(r"--[a-z][\w-]*", code)}
-    others = {"--logdir", "--check"}  # TensorBoard's, and of our tools
+    others = {"--logdir", "--check", "--index"}  # TensorBoard's, of our tools, the installer's
     assert used - options - others == set()
     source = (
         "".join(path.read_text() for path in (ROOT / "src").rglob("*.py")) + (ROOT / "tests/conftest.py").read_text()
