@@ -195,7 +195,7 @@ def test_a_full_disk_under_the_cache_is_said_and_leaves_nothing_false(
     ("words", "sentence"),
     [
         (["--protocol", "claen"], 'no protocol is called "claen"; did you mean "clean"?'),
-        (["--solver", "sdg"], '--solver: no solver is called "sdg"; did you mean "sgd"?'),
+        (["--solver", "sdg"], 'no solver is called "sdg"; did you mean "sgd"?'),
         (["--seeds", "0"], "--seeds: 0 seeds, and the paper has 5; name your own, as in 1,2,3,4,5,6"),
         (["--seeds", "x"], '--seeds: "x" is no list of seeds; write 5 for the first five, or 21,51,81'),
         (["--seeds", ""], '--seeds: "" is no list of seeds; write 5 for the first five, or 21,51,81'),

@@ -178,7 +178,7 @@ def test_shots_are_taken_evenly_and_said(network: Path, pictures: Path, tmp_path
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"solver": "lbfsg"}, '--solver: no solver is called "lbfsg"; did you mean "lbfgs"?'),
+        ({"solver": "lbfsg"}, 'no solver is called "lbfsg"; did you mean "lbfgs"?'),
         ({"solver": "sgd", "l2": 0.1}, "--solver sgd has no --l2; drop it, or use --solver lbfgs"),
         ({"augment": True, "views": 2}, "--augment and --views were given; make views anew each epoch, or cache some"),
         ({"views": 0}, "--views: 0 views; cache 1 or more"),

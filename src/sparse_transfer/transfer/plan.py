@@ -5,10 +5,10 @@ from typing import Literal
 
 from sparse_transfer.core.canonical import Json
 from sparse_transfer.core.errors import UserError
-from sparse_transfer.core.registry import suggestion
 from sparse_transfer.data.specs import DatasetSpec
 from sparse_transfer.data.transforms import Transform, evaluation, training
 from sparse_transfer.models import Backbone
+from sparse_transfer.solvers import solvers
 from sparse_transfer.solvers.lbfgs import LbfgsSettings
 from sparse_transfer.solvers.sgd import SgdSettings
 from sparse_transfer.transfer.protocols import Protocol, protocols
@@ -65,8 +65,7 @@ class Plan:
         """
         rules = protocols.get(protocol)
         name = solver or ("sgd" if augment else rules.solver)
-        if name not in ("sgd", "lbfgs"):
-            raise UserError(f'no solver is called "{name}"', where="--solver", do=suggestion(name, ["sgd", "lbfgs"]))
+        solvers.get(name)  # or the nearest name
         if name == "sgd":
             _refuse({"--l2": l2, "--max-iter": max_iter}, "sgd", "lbfgs")
             usual = SgdSettings(lr=CLEAN_LRS) if rules.selection == "validation" and not augment else SgdSettings()
