@@ -33,7 +33,7 @@ CONVERT = "convert it to safetensors, or save its state dict with torch.save"
             b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
             'this is a pointer of Git LFS, not the file; fetch the file with "git lfs pull"',
         ),
-        (gzip.compress(b"a"), f"gzip archives are not read yet; {CONVERT}"),
+        (gzip.compress(b"a", mtime=0), f"gzip archives are not read yet; {CONVERT}"),
         (b"\x89HDF\r\n\x1a\n" + bytes(100), f"HDF5 files (Keras) are not read yet; {CONVERT}"),
         (b"\x93NUMPY\x01\x00", f"NumPy files (.npy) are not read yet; {CONVERT}"),
         (b"\x08\x07\x12\x07pytorch", f"ONNX files are not read yet; {CONVERT}"),
