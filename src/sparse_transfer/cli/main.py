@@ -84,7 +84,10 @@ def main(args: list[str] | None = None) -> NoReturn:
     signal.signal(signal.SIGTERM, _stop)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to stop
         sys.stdout.reconfigure(errors="backslashreplace")
-    sys.exit(run(args))
+    status = run(args)
+    for late in (signal.SIGINT, signal.SIGTERM):  # everything is said and done: nothing is left to interrupt
+        signal.signal(late, signal.SIG_IGN)
+    sys.exit(status)
 
 
 def run(args: list[str] | None = None) -> int:
