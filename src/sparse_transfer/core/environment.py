@@ -77,7 +77,7 @@ def library(name: str, *, needed: bool) -> Finding:
 
 
 def hardware() -> Finding:
-    memory = _memory_bytes()
+    memory = memory_bytes()
     shown = f"{memory / 2**30:.1f} GiB memory" if memory else "memory unknown"
     return Finding("machine", "ok", f"{available_cores()} cores, {shown}, {platform.machine()}, {platform.system()}")
 
@@ -124,8 +124,8 @@ def _can_write(folder: Path) -> bool:
         return False
 
 
-def _memory_bytes() -> int | None:
-
+def memory_bytes() -> int | None:
+    """Physical memory of this machine, where the system tells."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):

@@ -1,13 +1,13 @@
 """Where a run took place: versions, hardware, the commit of this code. Best effort: what is unknown stays empty."""
 
 import importlib.metadata
-import os
 import platform
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from sparse_transfer.core.environment import memory_bytes
 from sparse_transfer.core.threads import available_cores
 
 PACKAGES = (
@@ -34,7 +34,7 @@ class Hardware:
 
 
 def hardware() -> Hardware:
-    return Hardware(_cpu_model(), available_cores(), _memory_bytes(), _gpu())
+    return Hardware(_cpu_model(), available_cores(), memory_bytes(), _gpu())
 
 
 def versions() -> dict[str, str]:
@@ -74,13 +74,6 @@ def _cpu_model() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (OSError, ValueError):
-        return None
 
 
 def _gpu() -> str | None:
