@@ -1,4 +1,4 @@
-"""Fixtures for every test: the shared real data, and a cache and data root of each test's own."""
+"""Fixtures for every test: real data, a tiny network, pictures; and a cache and data root of each test's own."""
 
 import os
 from pathlib import Path
@@ -16,6 +16,22 @@ def test_data() -> Path:
     if not place:
         pytest.skip("SPARSE_TRANSFER_TEST_DATA is not set: the real pictures and weights are not here")
     return Path(place)
+
+
+@pytest.fixture(scope="session")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny sparse network of ``support.tiny`` as a file, to be read alone."""
+    from support.tiny import checkpoint_file
+
+    return checkpoint_file(tmp_path_factory.mktemp("network") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="session")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures enough for a transfer to be stopped among them: the ``crowd`` of ``support.processes``."""
+    from support.processes import crowd
+
+    return crowd(tmp_path_factory.mktemp("large") / "crowd")
 
 
 @pytest.fixture(autouse=True)

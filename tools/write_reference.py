@@ -40,17 +40,17 @@ def cli_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def all_commands() -> list[tuple[str, click.Command]]:
-    """Name and command in the order of ``--help``; of a group the commands below it."""
+def all_commands(*, groups: bool = False) -> list[tuple[str, click.Command]]:
+    """Name and command in the order of ``--help``; of a group the commands below it, with ``groups`` itself too."""
     context = click.Context(cli)
     found: list[tuple[str, click.Command]] = []
     for name in COMMANDS:
         command = cli.get_command(context, name)
         assert command is not None
+        if groups or not isinstance(command, click.Group):
+            found.append((name, command))
         if isinstance(command, click.Group):
             found += [(f"{name} {sub}", command.commands[sub]) for sub in command.commands]
-        else:
-            found.append((name, command))
     return found
 
 

@@ -25,7 +25,6 @@ from support.processes import (
     STOPPED,
     TRAIN_CHUNKS,
     Outcome,
-    crowd,
     ended,
     start,
     train_journal,
@@ -57,16 +56,6 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return class_folders(tmp_path_factory.mktemp("small") / "pictures", train=4, test=2)
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return crowd(tmp_path_factory.mktemp("large") / "crowd")
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoint_file(tmp_path_factory.mktemp("network") / "tiny.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -178,12 +167,10 @@ def test_a_full_disk_under_the_cache_is_said_and_leaves_nothing_false(
         patch.setattr(os, "posix_fallocate", full)
         said = run(*words)
     assert (said.status, said.out) == (1, "")
-    assert said.err.startswith("error: ")
-    assert said.err.endswith(
-        f"{tmp_path / 'c'}: the disk is full, and these features need 1,536 bytes; what is done is kept, so free some "
-        'space ("sparse-transfer cache prune --max-size SIZE") or name another place with --cache\n'
+    assert said.err == (
+        f"error: {tmp_path / 'c'}: the disk is full, and these features need 1,536 bytes; what is done is kept, so "
+        'free some space ("sparse-transfer cache prune --max-size SIZE") or name another place with --cache\n'
     )
-    assert said.err.count("\n") == 1
     assert not list(tmp_path.rglob("result.json"))
     assert run(*words).status == 0
 

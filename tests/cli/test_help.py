@@ -1,9 +1,11 @@
 """Every command says what it does, shows an example that parses, and starts without the heavy libraries."""
 
 import re
+import runpy
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -11,22 +13,11 @@ import pytest
 from sparse_transfer.cli.main import COMMANDS, cli
 
 HEAVY = ("torch", "torchvision", "pydantic", "rich", "scipy", "sklearn", "numpy", "PIL")
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "write_reference.py"
+ALL_COMMANDS = runpy.run_path(str(TOOL))["all_commands"](groups=True)
 
 
-def all_commands() -> list[tuple[str, click.Command]]:
-    """Name and command, sub-commands too: ("data check", ...)."""
-    context = click.Context(cli)
-    found: list[tuple[str, click.Command]] = []
-    for name in COMMANDS:
-        command = cli.get_command(context, name)
-        assert command is not None
-        found.append((name, command))
-        if isinstance(command, click.Group):
-            found += [(f"{name} {sub}", command.commands[sub]) for sub in command.commands]
-    return found
-
-
-@pytest.mark.parametrize(("name", "command"), all_commands(), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(("name", "command"), ALL_COMMANDS, ids=lambda value: value if isinstance(value, str) else "")
 def test_command_has_help_and_an_example_that_parses(name: str, command: click.Command) -> None:
     example = re.search(r"Example:\s+sparse-transfer (.+)", command.help or "")
     assert example, f"{name} --help shows no example"

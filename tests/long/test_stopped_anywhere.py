@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,8 +14,7 @@ import pytest
 from sparse_transfer.checkpoints.file import load
 from sparse_transfer.cli import main as program
 from sparse_transfer.runs.finished import records
-from support.processes import SOURCE, STOPPED, Outcome, crowd, ended, start, transfer, wait_for
-from support.tiny import checkpoint_file
+from support.processes import AUGMENTED, QUICKLY, SOURCE, STOPPED, Outcome, ended, start, transfer, wait_for
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -22,20 +22,13 @@ POINTS = 8
 
 
 @pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return crowd(tmp_path_factory.mktemp("large") / "crowd")
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoint_file(tmp_path_factory.mktemp("network") / "tiny.safetensors")
-
-
-@pytest.fixture(scope="module")
 def unbroken(network: Path, many: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, float]:
+    return left_alone(network, many, tmp_path_factory.mktemp("unbroken"), QUICKLY)
+
+
+def left_alone(network: Path, many: Path, place: Path, how: Sequence[str]) -> tuple[Outcome, float]:
     """What it leaves when nothing happens, and how many seconds it takes from its first line of code on."""
-    place = tmp_path_factory.mktemp("unbroken")
-    process = start(*transfer(network, many, place))
+    process = start(*transfer(network, many, place, how))
     wait_for(lambda: runs_our_code(process), process)
     began = time.monotonic()
     assert ended(process).status == 0
@@ -70,6 +63,26 @@ def test_killed_at_any_point_it_ends_as_if_never_killed(
     assert ended(process).status in (-signal.SIGKILL, 0)
     assert program.run(words) == 0
     assert Outcome.of(tmp_path) == outcome
+
+
+@pytest.fixture(scope="module")
+def unbroken_augmented(network: Path, many: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, float]:
+    return left_alone(network, many, tmp_path_factory.mktemp("augmented"), AUGMENTED)
+
+
+@pytest.mark.parametrize("point", range(0, POINTS, 2))
+def test_an_augmented_fit_killed_at_any_point_and_again_ends_as_if_never_killed(
+    point: int, network: Path, many: Path, unbroken_augmented: tuple[Outcome, float], tmp_path: Path
+) -> None:
+    outcome, whole_s = unbroken_augmented
+    words = transfer(network, many, tmp_path, AUGMENTED)
+    for _ in range(2):
+        process = start(*words)
+        signalled(process, whole_s * point / POINTS, signal.SIGKILL)
+        assert ended(process).status in (-signal.SIGKILL, 0)
+    assert program.run(words) == 0
+    assert Outcome.of(tmp_path) == outcome
+    assert not list(tmp_path.rglob("state-*"))
 
 
 def test_killed_again_and_again_it_gets_there(

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from sparse_transfer.core.errors import Interrupted, UserError
+from sparse_transfer.models import Head
 from sparse_transfer.runs.events import Event, EventLog
 from sparse_transfer.runs.finished import FinishedRun, records
 from sparse_transfer.runs.record import RunRecord
@@ -185,6 +188,32 @@ def test_counts_that_were_changed_afterwards_are_refused(store: RunStore) -> Non
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError) as error:
         finished.confusion()
+    assert str(error.value) == f"{path}: the file was changed after the run; run it again with --force"
+
+
+def test_the_head_is_kept_bit_for_bit_with_its_class_names(store: RunStore) -> None:
+    generator = torch.Generator().manual_seed(0)
+    head = Head(torch.randn(2, 5, generator=generator), torch.tensor([-0.0, float("nan")]), ("œuf", "caf\udce9"))
+    with store.open(record()) as run:
+        run.save_head(replace(head, weight=head.weight.T.contiguous().T))
+        finished = run.finish(result())
+    kept = finished.head()
+    assert kept is not None
+    assert kept.classes == head.classes
+    assert torch.equal(kept.weight.view(torch.int32), head.weight.view(torch.int32))
+    assert torch.equal(kept.bias.view(torch.int32), head.bias.view(torch.int32))
+    assert list(load_file(finished.folder / "head.safetensors")) == ["bias", "weight"]
+    assert do(store, 51).head() is None
+
+
+def test_a_head_that_was_changed_afterwards_is_refused(store: RunStore) -> None:
+    with store.open(record()) as run:
+        run.save_head(Head(torch.zeros(2, 3), torch.zeros(2), ("cat", "dog")))
+        finished = run.finish(result())
+    path = finished.folder / "head.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError) as error:
+        finished.head()
     assert str(error.value) == f"{path}: the file was changed after the run; run it again with --force"
 
 

@@ -10,7 +10,9 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
+import torch
 
+from sparse_transfer.models import Head
 from sparse_transfer.runs.events import read_events
 from sparse_transfer.runs.finished import records
 from sparse_transfer.runs.record import RunResult
@@ -18,11 +20,14 @@ from sparse_transfer.runs.store import RunStore
 from support.faults import at_call, in_child, killed
 from support.runs import confusion, identity, record, result
 
+HEAD = Head(torch.ones(2, 3), torch.zeros(2), ("cat", "dog"))
+
 
 def do(store: RunStore, seed: int) -> None:
     with store.open(record(identity(seed))) as run:
         if run.finished is None:
             run.log({"event": "epoch", "epoch": 1, "test_top1": 0.5})
+            run.save_head(HEAD)
             run.save_confusion(confusion())
             run.network_path.write_bytes(b"weights")
             run.finish(result(identity(seed)))
@@ -55,6 +60,7 @@ def check(store: RunStore, capsys: pytest.CaptureFixture[str]) -> None:
     for run in found.values():
         assert RunResult.from_json(json.loads((run.folder / "result.json").read_text())) == run.result
         assert run.confusion().correct == confusion().correct
+        assert run.head() is not None
         assert run.record() is not None
         assert "finish" in [event["event"] for event in run.events()]
     for log in store.root.rglob("metrics.jsonl"):
@@ -70,8 +76,8 @@ def test_a_process_killed_at_any_system_call_leaves_each_run_whole_or_not_finish
 ) -> None:
     made = calls_of_a_run(RunStore(tmp_path / "count"))
     assert {"open", "write", "mkdir"} <= set(made)
-    # run.json, the counts and the result: each is synced, renamed, and its folder synced
-    assert [name for name in made if name in ("fsync", "replace")] == ["fsync", "replace", "fsync"] * 3
+    # run.json, the head, the counts and the result: each is synced, renamed, and its folder synced
+    assert [name for name in made if name in ("fsync", "replace")] == ["fsync", "replace", "fsync"] * 4
     for number in range(len(made)):
         store = RunStore(tmp_path / str(number))
         do(store, 21)

@@ -170,3 +170,46 @@ def test_settings_that_make_no_sense_are_refused(change: dict[str, float], sente
     with pytest.raises(UserError) as caught:
         SgdSettings(**change)  # type: ignore[arg-type]
     assert str(caught.value) == sentence
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.lists(st.integers(0, 2**31), min_size=1, max_size=3, unique=True),
+    st.lists(st.sampled_from([0.1, 0.03, 0.001]), min_size=1, max_size=2, unique=True),
+    st.integers(1, 3),
+)
+def test_heads_taken_up_after_any_epoch_end_bit_for_bit_as_those_never_put_down(
+    seeds: list[int], lrs: list[float], stop: int
+) -> None:
+    rules = SgdSettings(lr=tuple(lrs), epochs=4, boundaries=(2, 3), weight_decay=1e-2)
+
+    def train(heads: BatchedSgd, epochs: range) -> BatchedSgd:
+        for epoch in epochs:
+            heads.start_epoch(epoch)
+            order = [torch.randperm(N, generator=generator) for generator in heads.generators]
+            for chosen in torch.stack(order).split(64, dim=1):
+                heads.step(torch.from_numpy(FEATURES)[chosen], torch.from_numpy(LABELS)[chosen])
+        return heads
+
+    unbroken = train(BatchedSgd(D, C, rules, seeds), range(4))
+    first = train(BatchedSgd(D, C, rules, seeds), range(stop))
+    kept = first.states()
+    train(first, range(stop, 4))  # the states share no memory with the heads
+    again = BatchedSgd(D, C, rules, seeds)
+    again.go_on(kept)
+    for one, other in zip(train(again, range(stop, 4)).finish(), unbroken.finish(), strict=True):
+        assert torch.equal(one.head.weight, other.head.weight)
+        assert torch.equal(one.head.bias, other.head.bias)
+        assert (one.history, one.iterations, one.seed, one.strength) == (
+            other.history,
+            other.iterations,
+            other.seed,
+            other.strength,
+        )
+
+
+def test_states_of_other_heads_are_refused() -> None:
+    heads = BatchedSgd(D, C, SHORT, [1, 2])
+    heads.start_epoch(0)
+    with pytest.raises(ValueError, match=r"states of heads \[1, 5, 12\], and these are \[2, 5, 12\]"):
+        heads.go_on(heads.states()[:1])

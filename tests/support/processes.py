@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ T = TypeVar("T")
 SOURCE = Path(sparse_transfer.__file__).parents[1]
 # One head, quickly fitted: what takes time is the features.
 QUICKLY = ("--seeds", "21,", "--l2", "0.01", "--threads", "1", "--workers", "1")
+# What takes time is the fit: one head, three epochs of the pictures.
+AUGMENTED = ("--augment", "--epochs", "3", "--lr", "0.05", "--seeds", "21,", "--threads", "1", "--workers", "1")
 TRAIN_CHUNKS = 3
 STOPPED = "interrupted: what was finished is kept, the same command goes on from there\n"
 
@@ -108,9 +110,9 @@ class Outcome:
         return cls(found.result.last.correct, kept[1].tobytes(), load(place / "out.safetensors").digest, features)
 
 
-def transfer(network: Path, many: Path, place: Path) -> list[str]:
+def transfer(network: Path, many: Path, place: Path, how: Sequence[str] = QUICKLY) -> list[str]:
     """The command whose ``Outcome`` is compared: all that it writes goes below ``place``."""
     return [
-        "linear", str(network), f"folder:{many}", *QUICKLY,
+        "linear", str(network), f"folder:{many}", *how,
         "--runs", f"{place}/runs", "--cache", f"{place}/cache", "-o", f"{place}/out.safetensors",
     ]  # fmt: skip

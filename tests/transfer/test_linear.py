@@ -1,18 +1,22 @@
 """The whole way on small made pictures: records, protocols, what is done once, what the output predicts."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from sparse_transfer.checkpoints.file import load
+from sparse_transfer.checkpoints.file import Checkpoint, load
 from sparse_transfer.core.errors import UserError
 from sparse_transfer.data.reading import dataset
+from sparse_transfer.models import Backbone, Network
 from sparse_transfer.models.preprocessing import IMAGENET_MEAN
+from sparse_transfer.runs.finished import FinishedRun
 from sparse_transfer.transfer.compute import Compute
 from sparse_transfer.transfer.evaluate import evaluate
 from sparse_transfer.transfer.linear import linear_transfer
@@ -27,11 +31,6 @@ COMPUTE = Compute("cpu", threads=1, workers=1)
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return class_folders(tmp_path_factory.mktemp("pictures"))
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoint_file(tmp_path_factory.mktemp("network") / "tiny.safetensors")
 
 
 def test_clean_transfer_leaves_records_a_network_and_predictions(network: Path, pictures: Path, tmp_path: Path) -> None:
@@ -63,6 +62,93 @@ def test_a_finished_run_is_shown_and_not_done_again(
     first = linear_transfer(network, word, seeds=[21], runs=tmp_path / "runs", compute=COMPUTE)
     monkeypatch.setattr("sparse_transfer.transfer.linear.fit_seeds", None)  # a call would raise
     assert linear_transfer(network, word, seeds=[21], runs=tmp_path / "runs", compute=COMPUTE) == first
+
+
+def test_the_output_of_a_finished_run_has_the_records_own_head(
+    network: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    word, outputs = f"folder:{pictures}", [tmp_path / f"{name}.safetensors" for name in ("first", "again", "second")]
+    plan = Plan.of("cvpr2022", epochs=3)  # heads of one batched pass: a seed fitted alone has other last bits
+
+    def transfer(seeds: list[int], output: Path) -> list[FinishedRun]:
+        return linear_transfer(
+            network, word, plan=plan, seeds=seeds, runs=tmp_path / "runs", output=output, compute=COMPUTE
+        )
+
+    runs = transfer([21, 51], outputs[0])
+    monkeypatch.setattr("sparse_transfer.transfer.linear.fit_seeds", None)  # a call would raise
+    transfer([21, 51], outputs[1])
+    transfer([51], outputs[2])
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+    for output, run in zip(outputs[1:], runs, strict=True):
+        written, kept = load(output).head, run.head()
+        assert written is not None
+        assert kept is not None
+        assert (written.classes, kept.classes) == (CLASSES, CLASSES)
+        assert torch.equal(written.weight, kept.weight)
+        assert torch.equal(written.bias, kept.bias)
+
+
+def test_the_head_of_a_record_from_before_heads_were_kept_is_fitted_again_and_that_is_said(
+    network: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    word, output = f"folder:{pictures}", tmp_path / "out.safetensors"
+    (run,) = linear_transfer(network, word, seeds=[21], runs=tmp_path / "runs", compute=COMPUTE)
+    kept = run.head()
+    assert kept is not None
+    (run.folder / "head.safetensors").unlink()
+    capsys.readouterr()
+    linear_transfer(network, word, seeds=[21], runs=tmp_path / "runs", output=output, compute=COMPUTE)
+    assert capsys.readouterr().err == (
+        f"{run.folder}: this record is older than kept heads, so its head is fitted again\n"
+    )
+    written = load(output).head
+    assert written is not None
+    assert torch.equal(written.weight, kept.weight)
+
+
+def test_a_network_in_memory_is_the_same_run_as_its_file(network: Path, pictures: Path, tmp_path: Path) -> None:
+    word, read = f"folder:{pictures}", load(network).network
+    (from_file,) = linear_transfer(network, word, seeds=[21], runs=tmp_path, compute=COMPUTE)
+    (from_memory,) = linear_transfer(read, word, seeds=[21], runs=tmp_path, compute=COMPUTE)
+    assert from_memory.result.identity.id == from_file.result.identity.id
+    assert from_memory.result.identity.checkpoint == "resnet20"
+    assert from_memory.result.last == from_file.result.last
+    half = Backbone.create("mobilenet_v1,width=0.5")
+    assert Checkpoint.of(Network(half)).name == str(half.architecture)
+    assert Checkpoint.of(read, name="mine").name == "mine"
+
+    with pytest.raises(UserError, match=r"resnet20\.network: this checkpoint has no head"):
+        evaluate(read, word, compute=COMPUTE)
+    head = from_memory.head()
+    assert head is not None
+    measured = evaluate(Network(read.backbone, head), word, compute=COMPUTE)
+    assert measured.accuracy.correct == from_memory.result.last.correct
+    picture = pictures / "test" / "red dots" / "00.png"
+    assert next(iter(predict(Network(read.backbone, head), [picture], compute=COMPUTE))).error is None
+
+
+@pytest.mark.parametrize(
+    ("plan", "extractions"),
+    [(Plan.of(l2=0.01), 3), (Plan.of(l2=0.01, views=2), 5), (Plan.of("cvpr2022", views=2, epochs=2), 3)],
+    ids=["plain", "views", "views without selection"],
+)
+def test_every_extraction_counts_as_features_and_none_as_fit(
+    plan: Plan, extractions: int, network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training pictures, validation pictures and test pictures; plain ones beside views, to choose on."""
+    root, usual, clock = class_folders(tmp_path / "set", train=4, test=2), Compute.features, [0.0]
+    for name in CLASSES:  # a validation part of its own
+        shutil.copytree(root / "test" / name, root / "val" / name)
+
+    def slow(*values: object) -> object:
+        clock[0] += 1
+        return usual(*values)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Compute, "features", slow)
+    monkeypatch.setattr("sparse_transfer.transfer.fitting.time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    (run,) = linear_transfer(network, f"folder:{root}", plan=plan, seeds=[21], runs=tmp_path / "r", compute=COMPUTE)
+    assert (run.result.seconds["features"], run.result.seconds["fit"]) == (extractions, 0)
 
 
 def test_a_further_seed_fits_only_that_one(network: Path, pictures: Path, tmp_path: Path) -> None:

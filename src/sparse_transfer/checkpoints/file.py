@@ -11,12 +11,13 @@ from typing import IO, Literal, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from sparse_transfer.checkpoints.assembling import assemble, audit, dtype_name, skeleton
 from sparse_transfer.checkpoints.packing import gather, pack, scatter, unpack
+from sparse_transfer.checkpoints.readers.safetensors_file import opened
 from sparse_transfer.core import canonical
 from sparse_transfer.core.canonical import Json
 from sparse_transfer.core.errors import UserError, listed
@@ -60,6 +61,19 @@ class Checkpoint:
     origin: Origin
     digest: str
     path: Path
+
+    @classmethod
+    def of(cls, network: "Network | Checkpoint | str | Path", *, name: str | None = None) -> "Checkpoint":
+        """A network in memory as a checkpoint called ``name`` (its architecture), a file read; one that is one stays.
+
+        Raises ``UserError`` as ``load`` does.
+        """
+        if isinstance(network, Checkpoint):
+            return network
+        if isinstance(network, Network):
+            path = Path(f"{name or network.backbone.architecture}.network")
+            return cls(network, Origin(), network.digest(), path)
+        return load(network)
 
     @property
     def backbone(self) -> Backbone:
@@ -182,7 +196,7 @@ def naming(path: Path) -> Generator[None]:
 def is_ours(path: Path) -> bool:
     """Whether the file is a safetensors file with our metadata entry. Reads the header only, never raises."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with opened(path) as file:
             return ENTRY in (file.metadata() or {})
     except (OSError, SafetensorError, ValueError):
         return False
@@ -195,7 +209,7 @@ def _read(path: Path) -> tuple[dict[str, Json], dict[str, Tensor]]:
     if path.is_dir():
         raise UserError("this is a folder, not a checkpoint", where=path)
     try:
-        with safe_open(path, framework="pt") as file:
+        with opened(path) as file:
             entry = (file.metadata() or {}).get(ENTRY)
             if entry is None:
                 raise UserError("this is a safetensors file of somebody else's", where=path, do=FOREIGN)

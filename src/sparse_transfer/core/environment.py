@@ -12,9 +12,10 @@ from typing import Literal
 from sparse_transfer.core.places import cache_root, data_root
 from sparse_transfer.core.threads import available_cores
 
+# As README installs it. Once done, a plain `make setup` has nothing left to do.
+SETUP = "make -B setup"
 PAIR_RULE = (
-    "torch and torchvision must be a pair from one source: reinstall both together, either both from PyPI"
-    ' (pip install --force-reinstall "torch==T" "torchvision==V" as constraints.txt names them)'
+    "torch and torchvision must be a pair from one source: after `make clean`, install both from PyPI (make setup)"
     ' or both from the index of your CPU or CUDA builds (make setup TORCH_ARGS="--index ADDRESS")'
 )
 
@@ -72,8 +73,8 @@ def library(name: str, *, needed: bool) -> Finding:
         return Finding(name, "ok", metadata.version(name))
     except metadata.PackageNotFoundError:
         if needed:
-            return Finding(name, "broken", "not installed", "pip install --force-reinstall sparse-transfer")
-        return Finding(name, "missing", "optional", f'pip install "sparse-transfer[{name}]"')
+            return Finding(name, "broken", "not installed", SETUP)
+        return Finding(name, "missing", "optional", f"{SETUP} EXTRAS={name}")
 
 
 def hardware() -> Finding:
@@ -84,7 +85,7 @@ def hardware() -> Finding:
 
 def accelerator() -> Finding:
     if util.find_spec("torch") is None:
-        return Finding("CUDA", "missing", "torch is not installed", "pip install sparse-transfer")
+        return Finding("CUDA", "missing", "torch is not installed", SETUP)
     import torch
 
     if torch.cuda.is_available():

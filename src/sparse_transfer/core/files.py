@@ -18,20 +18,33 @@ def atomic_write(path: Path) -> Generator[IO[bytes]]:
 
     A reader sees the old file or the whole new one, whatever happens in between. On an exception the
     temporary file is removed and ``path`` is untouched. The new file has the mode a plain ``open`` would give.
+    An ``OSError`` names ``path``, unless it names another file already.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with named(path, instead_of=temporary):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+@contextmanager
+def named(path: Path, *, instead_of: Path | None = None) -> Generator[None]:
+    """An ``OSError`` inside names ``path`` where the system named no file (a full disk), or ``instead_of``."""
     try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.filename is None or error.filename == str(instead_of):
+            error.filename = str(path)
         raise
-    sync_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:

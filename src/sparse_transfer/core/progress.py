@@ -1,10 +1,16 @@
 """Progress on stderr: a bar with an estimate on a terminal, nothing elsewhere."""
 
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Protocol
 
-Advance = Callable[[int], None]
+
+class Advance(Protocol):
+    """Adds to the count; ``text`` is shown behind the bar until another one comes."""
+
+    def __call__(self, count: int, text: str | None = None) -> None: ...
+
 
 _quiet = False
 
@@ -22,7 +28,7 @@ def progress(what: str, total: int, *, unit: str = "", done: int = 0) -> Generat
     ``done`` is what an earlier run finished already: it counts as done but not towards the rate.
     """
     if _quiet or not sys.stderr.isatty():
-        yield lambda _: None
+        yield lambda count, text=None: None
         return
     from rich.console import Console
     from rich.progress import (
@@ -42,10 +48,17 @@ def progress(what: str, total: int, *, unit: str = "", done: int = 0) -> Generat
         TimeElapsedColumn(),
         TextColumn("left:"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}"),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total, completed=done)
-        yield lambda count: bar.advance(task, count)
+        task = bar.add_task(what, total=total, completed=done, text="")
+
+        def advance(count: int, text: str | None = None) -> None:
+            bar.advance(task, count)
+            if text is not None:
+                bar.update(task, text=text)
+
+        yield advance
 
 
 def note(text: str) -> None:

@@ -62,7 +62,7 @@ def explained(root: Path, needed_bytes: int) -> Generator[None]:
     """Say what a full disk or one that cannot be written means here. Finished chunks stay.
 
     Raises:
-        OSError: the disk is full.
+        OSError: the disk is full; ``filename`` is ``root``.
         UserError: the folder cannot be written.
     """
     try:
@@ -71,8 +71,9 @@ def explained(root: Path, needed_bytes: int) -> Generator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OSError(
                 error.errno,
-                f"{root}: the disk is full, and these features need {needed_bytes:,} bytes; what is done is kept, so "
+                f"the disk is full, and these features need {needed_bytes:,} bytes; what is done is kept, so "
                 'free some space ("sparse-transfer cache prune --max-size SIZE") or name another place with --cache',
+                str(root),
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise UserError(

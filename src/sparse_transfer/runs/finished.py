@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,12 @@ from sparse_transfer.runs.events import read_events
 from sparse_transfer.runs.identity import RunIdentity
 from sparse_transfer.runs.record import RunRecord, RunResult
 
-RUN, RESULT, CONFUSION, NETWORK = "run.json", "result.json", "confusion.npz", "network.safetensors"
+if TYPE_CHECKING:
+    from sparse_transfer.models import Head
+
+RUN, RESULT, CONFUSION = "run.json", "result.json", "confusion.npz"
+HEAD, NETWORK = "head.safetensors", "network.safetensors"
+STATES = "state-*.safetensors"  # one an epoch, of a run in work
 
 
 @dataclass(frozen=True)
@@ -48,14 +53,33 @@ class FinishedRun:
         arrays = self._arrays()
         return (arrays["labels"], arrays["predictions"]) if "predictions" in arrays else None
 
+    def head(self) -> "Head | None":
+        """The head that was fitted, bit for bit, with its class names; None of a run that kept none."""
+        from sparse_transfer.checkpoints.readers.safetensors_file import opened
+        from sparse_transfer.models import Head
+
+        path = self._as_written(HEAD)
+        if path is None:
+            return None
+        with opened(path) as file:
+            classes = tuple(json.loads(file.metadata()["classes"]))
+            return Head(file.get_tensor("weight").clone(), file.get_tensor("bias").clone(), classes)
+
     def _arrays(self) -> dict[str, NDArray[np.int64]]:
-        path = self.folder / CONFUSION
-        if not path.exists():
+        path = self._as_written(CONFUSION)
+        if path is None:
             raise UserError("there is no confusion matrix", where=self.folder)
-        if sha256(path) != self.result.digests.get(CONFUSION):
-            raise UserError("the file was changed after the run", where=path, do="run it again with --force")
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
+
+    def _as_written(self, name: str) -> Path | None:
+        """The file of that name in the folder, if there is one; one that the run did not write is refused."""
+        path = self.folder / name
+        if not path.exists():
+            return None
+        if sha256(path) != self.result.digests.get(name):
+            raise UserError("the file was changed after the run", where=path, do="run it again with --force")
+        return path
 
 
 def records(roots: Sequence[Path]) -> list[FinishedRun]:

@@ -12,22 +12,36 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparse_transfer.core.canonical import Json
 from sparse_transfer.core.errors import UserError
-from sparse_transfer.core.files import atomic_write, sha256
+from sparse_transfer.core.files import atomic_write, named, sha256
 from sparse_transfer.core.progress import note
 from sparse_transfer.metrics.confusion import Confusion
 from sparse_transfer.runs import events
 from sparse_transfer.runs.events import Event, EventLog
-from sparse_transfer.runs.finished import CONFUSION, NETWORK, RESULT, RUN, FinishedRun, load, read_record
+from sparse_transfer.runs.finished import (
+    CONFUSION,
+    HEAD,
+    NETWORK,
+    RESULT,
+    RUN,
+    STATES,
+    FinishedRun,
+    load,
+    read_record,
+)
 from sparse_transfer.runs.identity import RunIdentity
 from sparse_transfer.runs.record import RunRecord, RunResult, now
 from sparse_transfer.runs.tolerant import encode, finite
 from sparse_transfer.runs.trackers import TrackerFactory, Trackers, no_trackers
+
+if TYPE_CHECKING:
+    from sparse_transfer.models import Head
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -35,7 +49,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 class Run:
     """A run in work: made by ``RunStore.open``. If ``finished`` is set on entering, there is nothing to do.
 
-    record: what ``run.json`` holds.   folder: where the run's files go, ``state-*.pt`` too.
+    record: what ``run.json`` holds.   folder: where the run's files go, ``state-*`` too.
     """
 
     def __init__(
@@ -78,16 +92,27 @@ class Run:
             arrays["best"] = best.counts
         if labels is not None and predictions is not None:
             arrays |= {"labels": labels.astype(np.int64), "predictions": predictions.astype(np.int64)}
-        path = self.folder / CONFUSION
-        with _naming(path), atomic_write(path) as file:
+        with atomic_write(self.folder / CONFUSION) as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
 
+    def save_head(self, head: "Head") -> None:
+        """Keep the head that was fitted, float32, with its class names."""
+        from safetensors.torch import save
+
+        self._in_work()
+        tensors = {"weight": head.weight.contiguous(), "bias": head.bias.contiguous()}
+        with atomic_write(self.folder / HEAD) as file:
+            file.write(save(tensors, {"classes": json.dumps(head.classes)}))
+
     def finish(self, result: RunResult) -> FinishedRun:
-        """Write ``result.json``: from now on the run is finished. Digests, warnings and the time are filled in."""
+        """Write ``result.json``: from now on the run is finished. Digests, warnings and the time are filled in.
+
+        The states that served an unfinished run (``runs/states.py``) are removed.
+        """
         self._in_work()
         if result.identity.id != self.record.identity.id:
             raise ValueError("the result is of another run")
-        files = [self.folder / name for name in (CONFUSION, NETWORK)]
+        files = [self.folder / name for name in (CONFUSION, HEAD, NETWORK)]
         result = replace(
             result,
             warnings=(*result.warnings, *self._trackers.warnings),
@@ -101,6 +126,8 @@ class Run:
         self.log({"event": "finish"})
         _write_json(self.folder / RESULT, clean)
         self.finished = FinishedRun(self.folder, result)
+        for state in self.folder.glob(STATES):
+            state.unlink(missing_ok=True)
         reported = len(self._trackers.warnings)
         self._trackers.finish(result)  # after the result is safe: a tracker may wait for a network
         for warning in self._trackers.warnings[reported:]:
@@ -223,7 +250,7 @@ class RunStore:
             ) from None
         lock = FileLock(folder.with_name(f".{folder.name}.lock"))
         try:
-            with _naming(folder.parent):
+            with named(folder.parent):
                 lock.acquire(timeout=0)
         except Timeout:
             owner = self._owner(identity)
@@ -245,7 +272,7 @@ class RunStore:
 
 
 def _prepared(record: RunRecord, folder: Path, trackers: Trackers) -> Run:
-    with _naming(folder):
+    with named(folder):
         folder.mkdir(exist_ok=True)
         for leftover in folder.glob(".*.tmp"):  # of a process killed while it wrote
             leftover.unlink()
@@ -255,15 +282,5 @@ def _prepared(record: RunRecord, folder: Path, trackers: Trackers) -> Run:
 
 def _write_json(path: Path, value: Json) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with _naming(path), atomic_write(path) as file:
+    with atomic_write(path) as file:
         file.write(text.encode("utf-8", "backslashreplace"))
-
-
-@contextmanager
-def _naming(path: Path) -> Generator[None]:
-    """An ``OSError`` inside names the file, also where the system only knows a descriptor (a full disk)."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise

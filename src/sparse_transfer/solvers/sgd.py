@@ -103,6 +103,25 @@ def fit(
     return sgd.finish()
 
 
+@dataclass(frozen=True)
+class SgdState:
+    """One seed's L heads after an epoch, with all that moves them on. Plain tensors, so that a file can hold them.
+
+    weights, weight_momenta: [L, C, D] float32.   biases, bias_momenta: [L, C] float32.
+    losses: [L, epochs] float64, each the sum over an epoch's images.   images: [epochs] int64, how many those were.
+    steps: [] int64, updates so far.   generator: uint8, the state of the seed's random generator.
+    """
+
+    weights: Tensor
+    biases: Tensor
+    weight_momenta: Tensor
+    bias_momenta: Tensor
+    losses: Tensor
+    images: Tensor
+    steps: Tensor
+    generator: Tensor
+
+
 class BatchedSgd:
     """H heads and their momenta, moved one batch at a time. ``fit`` drives it over features that are there; a caller
     whose features are made anew for every epoch (augmentation) drives it by itself:
@@ -113,6 +132,8 @@ class BatchedSgd:
             for features, labels in stream(epoch):      # [B, D] and [B]: every head sees the same images
                 sgd.step(features, labels)
         heads = sgd.finish()
+
+    Between two epochs, ``states`` says all that is needed to go on elsewhere with ``go_on``, bit for bit.
     """
 
     def __init__(self, width: int, classes: int, settings: SgdSettings, seeds: Sequence[int]) -> None:
@@ -166,6 +187,42 @@ class BatchedSgd:
         self._bias_momenta.mul_(momentum).add_(slopes.sum(dim=3).view(heads, classes)).add_(self.biases, alpha=decay)
         self.biases.addcmul_(self._bias_momenta, self._minus_lrs[:, None])
         self._steps += 1
+
+    def states(self) -> list[SgdState]:
+        """The state of each seed after the epoch that has just ended; shares no memory with the heads."""
+        each, losses = len(self.settings.lrs), torch.stack(self._losses, dim=1)
+        states: list[SgdState] = []
+        for position, generator in enumerate(self.generators):
+            heads = slice(position * each, (position + 1) * each)
+            states.append(
+                SgdState(
+                    weights=self.weights[heads].clone(),
+                    biases=self.biases[heads].clone(),
+                    weight_momenta=self._weight_momenta[heads].clone(),
+                    bias_momenta=self._bias_momenta[heads].clone(),
+                    losses=losses[heads].clone(),
+                    images=torch.tensor(self._images),
+                    steps=torch.tensor(self._steps),
+                    generator=generator.get_state(),
+                )
+            )
+        return states
+
+    def go_on(self, states: Sequence[SgdState]) -> None:
+        """Take up the state of each seed, all after the same epoch; the next is ``start_epoch`` of the one after it.
+
+        Raises ``ValueError`` where they are not states of such heads.
+        """
+        weights = torch.cat([state.weights for state in states])
+        if weights.shape != self.weights.shape:
+            raise ValueError(f"states of heads {list(weights.shape)}, and these are {list(self.weights.shape)}")
+        self.weights, self.biases = weights, torch.cat([state.biases for state in states])
+        self._weight_momenta = torch.cat([state.weight_momenta for state in states])
+        self._bias_momenta = torch.cat([state.bias_momenta for state in states])
+        self._losses = list(torch.cat([state.losses for state in states]).unbind(dim=1))
+        self._images, self._steps = states[0].images.tolist(), int(states[0].steps)
+        for generator, state in zip(self.generators, states, strict=True):
+            generator.set_state(state.generator)
 
     def finish(self) -> list[FittedHead]:
         """The H heads as they are now, with their history."""

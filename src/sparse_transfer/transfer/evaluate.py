@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sparse_transfer.checkpoints.file import Checkpoint, load
+from sparse_transfer.checkpoints.file import Checkpoint
 from sparse_transfer.core.canonical import Json
 from sparse_transfer.core.errors import UserError, listed
 from sparse_transfer.data.reading import parse, read
@@ -15,7 +15,7 @@ from sparse_transfer.data.split import Split
 from sparse_transfer.data.transforms import evaluation
 from sparse_transfer.metrics.calibration import cross_entropy, expected_calibration_error
 from sparse_transfer.metrics.confusion import Confusion, predict
-from sparse_transfer.models import Head
+from sparse_transfer.models import Head, Network
 from sparse_transfer.runs.record import Accuracy
 from sparse_transfer.solvers.selection import logits as logits_of
 from sparse_transfer.transfer.compute import DEFAULT, Compute
@@ -61,13 +61,13 @@ class Measured:
         return "\n".join(lines)
 
 
-def evaluate(checkpoint: Checkpoint | str | Path, dataset: str, *, compute: Compute = DEFAULT) -> Measured:
+def evaluate(checkpoint: Checkpoint | Network | str | Path, dataset: str, *, compute: Compute = DEFAULT) -> Measured:
     """Accuracy of the checkpoint's own head on the test pictures of ``dataset``, turned upright by EXIF.
 
     Raises:
         UserError: there is no head, or its classes are not the data set's.
     """
-    checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else load(checkpoint)
+    checkpoint = Checkpoint.of(checkpoint)
     if checkpoint.head is None:
         raise UserError(
             "this checkpoint has no head", where=checkpoint.path, do="fit one with `sparse-transfer linear`"
@@ -80,7 +80,11 @@ def evaluate(checkpoint: Checkpoint | str | Path, dataset: str, *, compute: Comp
 
 def measure(head: Head, features: NDArray[np.float32], test: Split) -> Measured:
     """The head's accuracy on features [N, D] of the split, in its order."""
-    logits = logits_of(head, features)
+    return measure_logits(logits_of(head, features), test)
+
+
+def measure_logits(logits: NDArray[np.float32], test: Split) -> Measured:
+    """The accuracy of logits [N, C] of the split, in its order and of its classes."""
     predictions = predict(logits)
     confusion = Confusion.of(test.labels, predictions, test.classes)
     return Measured(

@@ -1,39 +1,31 @@
 """Heads for all seeds of a plan: features through the cache, then the solver the plan names."""
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from sparse_transfer.core.progress import progress
-from sparse_transfer.data.loading import batches
 from sparse_transfer.data.specs import DatasetSpec
 from sparse_transfer.data.split import Split, Splits
-from sparse_transfer.data.transforms import Transform
 from sparse_transfer.features import View
 from sparse_transfer.metrics.confusion import Confusion
 from sparse_transfer.models import Backbone, Head
-from sparse_transfer.runs.events import Event
 from sparse_transfer.runs.record import SolverReport
+from sparse_transfer.runs.store import Run
 from sparse_transfer.solvers import knn, lbfgs, selection, sgd
-from sparse_transfer.solvers.predict import predict
 from sparse_transfer.solvers.report import Ended, FittedHead
 from sparse_transfer.solvers.sgd import SgdSettings
+from sparse_transfer.transfer.augmented import VIEW_SEED, fit_augmented
 from sparse_transfer.transfer.compute import Compute
 from sparse_transfer.transfer.plan import Plan, SolverSettings
+from sparse_transfer.transfer.watch import Watch
 
-# Augmented views are drawn with this seed for every run: all seeds see the same pictures.
-VIEW_SEED = 0
 # k-nearest neighbours compares every pair; beyond this many it is left out.
 KNN_PAIRS = 200_000_000
-
-Log = Callable[[int, Event], None]
-"""(position of the seed, event): goes to that seed's metrics.jsonl."""
 
 
 @dataclass(frozen=True)
@@ -63,34 +55,43 @@ def fit_seeds(
     plan: Plan,
     compute: Compute,
     seeds: Sequence[int],
-    log: Log = lambda position, event: None,
+    runs: Sequence[Run] = (),
 ) -> list[Fitted]:
-    """Features, then one head a seed, by the plan. What ``log`` gets is written down as the fit goes on."""
+    """Features, then one head a seed, by the plan.
+
+    runs: of these seeds, in work: the epochs are logged in them, and augmented ones go on where they were stopped.
+    """
     began = time.perf_counter()
     transforms = plan.transforms(backbone, spec)
     test = compute.features(backbone, splits.test, transforms.test).features
-    watch = Watch(test, splits.test, log) if plan.protocol.selection == "none" else None
+    watch = Watch(test, splits.test, runs) if plan.protocol.selection == "none" else None
     sanity: float | None = None
+    earlier_s = 0.0
     if plan.pictures == "augmented":
         features_s = time.perf_counter() - began
-        heads = _fit_augmented(backbone, splits.train, plan, compute, transforms.train, seeds, watch)
+        assert isinstance(plan.settings, SgdSettings)
+        heads, earlier_s = fit_augmented(
+            backbone, splits.train, plan.settings, compute, transforms.train, seeds, watch, runs
+        )
         chosen: list[dict[str, float]] = [{} for _ in heads]
     else:
         views = [None] if plan.pictures == "plain" else [View(VIEW_SEED, index) for index in range(plan.views)]
         train = [compute.features(backbone, splits.train, transforms.train, view).features for view in views]
-        plain = train[0] if plan.pictures == "plain" else None
+        plain, val = train[0], None
+        if plan.protocol.selection == "validation":
+            if plan.pictures != "plain":
+                plain = compute.features(backbone, splits.train, transforms.test).features
+            if splits.val is not None:
+                val = compute.features(backbone, splits.val, transforms.test).features
         features_s = time.perf_counter() - began
         sanity = _nearest_neighbours(train[0], splits.train, test, splits.test)
         if plan.protocol.selection == "none":
             heads = _fit(train, splits.train.labels, len(splits.train.classes), plan.settings, seeds, watch)
             chosen = [{} for _ in heads]
         else:
-            if plain is None:
-                plain = compute.features(backbone, splits.train, transforms.test).features
-            val = None if splits.val is None else compute.features(backbone, splits.val, transforms.test).features
             both = [_chosen(train, plain, val, splits, plan, seed) for seed in seeds]
             heads, chosen = [head for head, _ in both], [choice for _, choice in both]
-    fit_s = (time.perf_counter() - began - features_s) / len(seeds)
+    fit_s = (earlier_s + time.perf_counter() - began - features_s) / len(seeds)
     return [
         Fitted(
             head.head,
@@ -113,7 +114,7 @@ def _fit(
     classes: int,
     settings: SolverSettings,
     seeds: Sequence[int],
-    watch: "Watch | None" = None,
+    watch: Watch | None = None,
     start: Head | None = None,
 ) -> list[FittedHead]:
     """Heads on the same pictures seen in one or several ways: SGD takes a view an epoch, L-BFGS all at once.
@@ -161,73 +162,6 @@ def _chosen(
         views = [np.concatenate([view, val]) for view in views]
     refitted = _fit(views, labels, classes, settings, [seed], start=best.head)[0]
     return refitted, {plan.strength_name: best.strength, "validation_cross_entropy": loss}
-
-
-def _fit_augmented(
-    backbone: Backbone,
-    train: Split,
-    plan: Plan,
-    compute: Compute,
-    transform: Transform,
-    seeds: Sequence[int],
-    watch: "Watch | None",
-) -> list[FittedHead]:
-    """SGD on features made anew in every epoch, as the paper's DeepSparse path trained its heads.
-
-    All seeds see each epoch's pictures in one order: what differs between them is where their heads start.
-    """
-    settings = plan.settings
-    assert isinstance(settings, SgdSettings)
-    heads = sgd.BatchedSgd(backbone.feature_dim, len(train.classes), settings, seeds)
-    facing = replace(backbone, preprocessing=transform.preprocessing)
-    with (
-        closing(compute.compile(facing)) as compiled,
-        progress("fit", settings.epochs * len(train), unit="pictures") as advance,
-    ):
-        for epoch in range(settings.epochs):
-            heads.start_epoch(epoch)
-            order = np.random.default_rng((VIEW_SEED, epoch)).permutation(len(train))
-            loader = batches(
-                train,
-                transform,
-                batch_size=settings.batch_size,
-                workers=compute.workers,
-                indices=order,
-                seed=VIEW_SEED,
-                epoch=epoch,
-            )
-            with closing(loader):
-                for batch in loader:
-                    images = transform.normalise(batch.images).numpy()
-                    parts = [images[i : i + compute.batch_size] for i in range(0, len(images), compute.batch_size)]
-                    features = torch.from_numpy(np.concatenate([compiled(part) for part in parts]))
-                    heads.step(features, batch.labels)
-                    advance(len(batch))
-            if watch is not None:
-                watch.look(epoch, heads.weights, heads.biases, settings)
-    return heads.finish()
-
-
-class Watch:
-    """Looks at the test pictures after every epoch, as the published code did, and remembers each seed's best one.
-
-    Best is the first epoch whose top-1 no later one exceeds: *selected on test*, so never the headline.
-    """
-
-    def __init__(self, features: NDArray[np.float32], test: Split, log: Log) -> None:
-        self.features, self.test, self.log = features, test, log
-        self.best: dict[int, Confusion] = {}
-        self.best_epoch: dict[int, int] = {}
-
-    def look(self, epoch: int, weights: Tensor, biases: Tensor, settings: SgdSettings) -> None:
-        """weights [S, C, D], biases [S, C]: the heads after ``epoch``, counted from 0."""
-        for position, predictions in enumerate(predict(weights, biases, self.features)):
-            confusion = Confusion.of(self.test.labels, predictions, self.test.classes)
-            if position not in self.best or confusion.top1 > self.best[position].top1:
-                self.best[position], self.best_epoch[position] = confusion, epoch + 1
-            event = {"event": "epoch", "epoch": epoch + 1, "lr": settings.lrs[0] * settings.decay(epoch)}
-            scores = {"test_top1": confusion.top1, "test_mean_per_class": confusion.mean_per_class}
-            self.log(position, {**event, **scores})
 
 
 def _nearest_neighbours(

@@ -9,20 +9,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sparse_transfer.checkpoints.file import Checkpoint, load, save
-from sparse_transfer.core.errors import UserError
+from sparse_transfer.checkpoints.file import Checkpoint, save
+from sparse_transfer.core.progress import note
 from sparse_transfer.data.reading import parse, read
 from sparse_transfer.data.specs import DatasetSpec
 from sparse_transfer.data.split import Splits
 from sparse_transfer.data.subset import subset
 from sparse_transfer.models import Head, Network
-from sparse_transfer.models.cost import cost, head_cost, sparsities
 from sparse_transfer.runs.finished import FinishedRun
 from sparse_transfer.runs.identity import RunIdentity
-from sparse_transfer.runs.record import Accuracy, Cost, RunRecord, RunResult
+from sparse_transfer.runs.record import Accuracy, RunRecord, RunResult
 from sparse_transfer.runs.store import Run, RunStore
 from sparse_transfer.runs.trackers import TrackerFactory, no_trackers
 from sparse_transfer.transfer.compute import DEFAULT, Compute
+from sparse_transfer.transfer.costing import cost_of
 from sparse_transfer.transfer.evaluate import measure
 from sparse_transfer.transfer.fitting import Fitted, fit_seeds
 from sparse_transfer.transfer.output import require_writable
@@ -31,7 +31,7 @@ from sparse_transfer.transfer.protocols import PAPER_SEEDS
 
 
 def linear_transfer(
-    checkpoint: Checkpoint | str | Path,
+    checkpoint: Checkpoint | Network | str | Path,
     dataset: str,
     *,
     plan: Plan | None = None,
@@ -47,7 +47,8 @@ def linear_transfer(
 ) -> list[FinishedRun]:
     """Fit heads on the backbone's features of ``dataset``, one a seed, and leave one run record each.
 
-    dataset: ``NAME[:ROOT]``.   plan: protocol, solver, settings; default ``Plan.of("clean")``.
+    checkpoint: a file, or a network in memory.   dataset: ``NAME[:ROOT]``.
+    plan: protocol, solver, settings; default ``Plan.of("clean")``.
     shots, fraction: take that part of the training pictures.   runs: folder of the records; a run that is finished
     there is not done again unless ``force``.   output: where to write backbone, head (of the first seed) and class
     names as one checkpoint.
@@ -60,7 +61,7 @@ def linear_transfer(
         Traceback (most recent call last):
         sparse_transfer.core.errors.UserError: missing.safetensors: there is no such file
     """
-    checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else load(checkpoint)
+    checkpoint = Checkpoint.of(checkpoint)
     plan = plan or Plan.of()
     spec, root = parse(dataset)
     splits = read(spec, root)
@@ -79,25 +80,18 @@ def linear_transfer(
     store = RunStore(Path(runs))
     with store.open_many(records, force=force, wait=wait, trackers=trackers) as opened:
         todo = [run for run in opened if run.finished is None]
-        fitted: list[Fitted] = []
         if todo:
             left = [run.record.identity.seed for run in todo]
-            fitted = fit_seeds(
-                checkpoint.backbone,
-                spec,
-                splits,
-                plan,
-                compute,
-                left,
-                lambda position, event: todo[position].log(event),
-            )
+            fitted = fit_seeds(checkpoint.backbone, spec, splits, plan, compute, left, todo)
             for run, fit in zip(todo, fitted, strict=True):
                 _finish(run, fit, checkpoint, spec, splits)
         finished = [run.finished for run in opened if run.finished is not None]
     if output is not None:
-        if not todo or todo[0] is not opened[0]:  # finished before: the same features and seed give the same head
-            fitted = fit_seeds(checkpoint.backbone, spec, splits, plan, compute, seeds[:1])
-        _write(checkpoint, fitted[0].head, splits.train.classes, plan, spec, Path(output))
+        head = finished[0].head()
+        if head is None:
+            note(f"{finished[0].folder}: this record is older than kept heads, so its head is fitted again")
+            head = fit_seeds(checkpoint.backbone, spec, splits, plan, compute, seeds[:1])[0].head
+        _write(checkpoint, head, splits.train.classes, plan, spec, Path(output))
     return finished
 
 
@@ -124,6 +118,7 @@ def _finish(run: Run, fit: Fitted, checkpoint: Checkpoint, spec: DatasetSpec, sp
     warnings = list(fit.warnings)
     head = replace(fit.head, classes=splits.test.classes)
     measured = measure(head, fit.test_features, splits.test)
+    run.save_head(head)
     run.save_confusion(measured.confusion, best=fit.best, labels=splits.test.labels, predictions=measured.predictions)
     best = None if fit.best is None else Accuracy.of(fit.best, epoch=fit.best_epoch, selected_on="test")
     run.finish(
@@ -136,7 +131,7 @@ def _finish(run: Run, fit: Fitted, checkpoint: Checkpoint, spec: DatasetSpec, sp
             ece=measured.ece,
             knn_top1=fit.knn_top1,
             empty_classes=measured.confusion.empty_classes,
-            cost=_cost(Network(checkpoint.backbone, head), warnings),
+            cost=cost_of(Network(checkpoint.backbone, head), warnings),
             solver=fit.report,
             model=checkpoint.origin.method or "",
             sparsity=checkpoint.origin.sparsity,
@@ -144,26 +139,6 @@ def _finish(run: Run, fit: Fitted, checkpoint: Checkpoint, spec: DatasetSpec, sp
             warnings=tuple(warnings),
             partial=splits.partial,
         )
-    )
-
-
-def _cost(network: Network, warnings: list[str]) -> Cost | None:
-    """MACs of one picture and the three sparsities; None, and why, for a module that cannot be traced."""
-    backbone, head = network.backbone, network.head
-    shares = sparsities(network)
-    try:
-        layers = cost(backbone, backbone.preprocessing.crop)
-    except UserError as error:
-        warnings.append(f"no MACs: {error}")
-        return None
-    of_head = 0 if head is None else head_cost(head).macs_dense
-    return Cost(
-        macs_dense=layers.macs_dense + of_head,
-        macs_sparse=layers.macs_sparse + of_head,
-        parameters=shares.total.size,
-        sparsity_masked=shares.masked.sparsity if shares.masked.size else None,
-        sparsity_prunable=shares.prunable.sparsity,
-        sparsity_total=shares.total.sparsity,
     )
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sparse_transfer.checkpoints.file import Checkpoint, load
+from sparse_transfer.checkpoints.file import Checkpoint
 from sparse_transfer.core.errors import UserError
 from sparse_transfer.core.progress import progress
 from sparse_transfer.data.loading import batches
 from sparse_transfer.data.readers.found import is_picture, path_bytes, visible_files
 from sparse_transfer.data.split import Split
 from sparse_transfer.data.transforms import evaluation
-from sparse_transfer.models import Head
+from sparse_transfer.models import Head, Network
 from sparse_transfer.transfer.compute import DEFAULT, Compute
 
 
@@ -33,7 +33,7 @@ class Prediction:
 
 
 def predict(
-    checkpoint: Checkpoint | str | Path,
+    checkpoint: Checkpoint | Network | str | Path,
     pictures: Sequence[str | Path],
     *,
     top: int = 3,
@@ -47,7 +47,7 @@ def predict(
         UserError: the checkpoint has no head, a path does not exist, a folder holds no picture, or the backbone gives
             NaN or infinity for one.
     """
-    checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else load(checkpoint)
+    checkpoint = Checkpoint.of(checkpoint)
     head = checkpoint.head
     if head is None:
         raise UserError(

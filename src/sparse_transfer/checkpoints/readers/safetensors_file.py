@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import torch
@@ -40,10 +41,10 @@ _DTYPES = {
 
 def read_safetensors(path: Path) -> Container:
     """Open ``path``; reads its header only. Raises ``Refusal``."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        file = safe_open(path, framework="pt", device="cpu")
+        file = opened(path)
         metadata: dict[str, str] = file.metadata() or {}
         names: list[str] = sorted(file.keys())
         root: dict[str | int, Tree] = {name: _lazy(path, name, file) for name in names}
@@ -51,6 +52,23 @@ def read_safetensors(path: Path) -> Container:
         raise Refusal(f"its header is damaged or it is cut short ({error})") from None
     _check_names(path)
     return Container("safetensors", path, root, metadata)
+
+
+def opened(path: Path) -> "safe_open":
+    """The file by its library, for tensors on CPU. The library refuses a path that is no UTF-8: it gets a link there.
+
+    Raises ``SafetensorError`` or ``OSError``, as the library does.
+    """
+    from safetensors import safe_open
+
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with TemporaryDirectory() as folder:
+            link = Path(folder) / "file.safetensors"
+            link.symlink_to(path.absolute())
+            return safe_open(link, framework="pt", device="cpu")  # maps the file now: the link has served
+    return safe_open(path, framework="pt", device="cpu")
 
 
 def _check_names(path: Path) -> None:
