@@ -146,7 +146,11 @@ def test_some_command_is_found_on_the_pages() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_every_command_that_is_shown_parses(page: Path) -> None:
+def test_every_command_that_is_shown_parses(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the files that the page shows: a TOML block begins with its file's name."""
+    monkeypatch.chdir(tmp_path)
+    for text in blocks(page, "toml"):
+        Path(text.splitlines()[0].removeprefix("# ")).write_text(text)
     for line in mentioned(page):
         words = shlex.split(line)
         command = program.cli.get_command(click.Context(program.cli), words[0])

@@ -42,8 +42,7 @@ def numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Write backbone, head and class names here.")
 @click.option("--force", is_flag=True, help="Do finished runs again, beside the old ones.")
 @click.option("--no-wait", is_flag=True, help="Refuse, rather than wait, where another process is on the same run.")
-@click.option("--log-wandb", is_flag=True, help="Follow the runs with Weights & Biases too (WANDB_MODE=offline works).")
-@click.option("--log-tensorboard", is_flag=True, help="Write TensorBoard event files into the run folders too.")
+@options.trackers
 @options.as_json
 @options.compute
 @options.quiet
@@ -82,12 +81,8 @@ def command(
     import json
 
     from sparse_transfer.runs import table
-    from sparse_transfer.runs.trackers import TensorBoardTracker, Tracker, WandbTracker
     from sparse_transfer.transfer.linear import linear_transfer
     from sparse_transfer.transfer.plan import Plan
-
-    def trackers() -> list[Tracker]:
-        return [*([WandbTracker()] if log_wandb else []), *([TensorBoardTracker()] if log_tensorboard else [])]
 
     finished = linear_transfer(
         checkpoint,
@@ -111,7 +106,7 @@ def command(
         force=force,
         wait=not no_wait,
         compute=options.to_compute(**compute),
-        trackers=trackers,
+        trackers=options.chosen_trackers(log_wandb, log_tensorboard),
     )
     if as_json:
         click.echo(json.dumps([run.result.to_json() for run in finished]))

@@ -8,6 +8,7 @@ import click
 
 if TYPE_CHECKING:
     from sparse_transfer.runs.table import Summary
+    from sparse_transfer.runs.trackers import TrackerFactory
     from sparse_transfer.transfer.compute import Compute
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -71,6 +72,66 @@ def compute(function: F) -> F:
     return function
 
 
+def trackers(function: F) -> F:
+    """Who follows the runs beside our own records."""
+    for option in (
+        click.option("--log-tensorboard", is_flag=True, help="Write TensorBoard event files into the run folders too."),
+        click.option(
+            "--log-wandb", is_flag=True, help="Follow the runs with Weights & Biases too (WANDB_MODE=offline works)."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def chosen_trackers(log_wandb: bool, log_tensorboard: bool) -> "TrackerFactory":
+    """What ``trackers`` adds to a command's keywords, as one factory: each run gets trackers of its own."""
+    from sparse_transfer.runs.trackers import TensorBoardTracker, WandbTracker
+
+    return lambda: [*([WandbTracker()] if log_wandb else []), *([TensorBoardTracker()] if log_tensorboard else [])]
+
+
+def from_config(ctx: click.Context, param: click.Parameter, value: Path | None) -> None:
+    """Options of this command from a TOML file, as if they were its defaults: what is typed goes before them."""
+    import tomllib
+
+    from sparse_transfer.core.errors import UserError
+    from sparse_transfer.core.registry import suggestion
+
+    if value is None:
+        return
+    try:
+        given = tomllib.loads(value.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError("there is no such file", where=value) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"it is no TOML ({error})", where=value, do="write lines such as lr = 0.01") from None
+    known = {
+        option.lstrip("-"): parameter
+        for parameter in ctx.command.params
+        if isinstance(parameter, click.Option) and parameter.expose_value
+        for option in parameter.opts
+        if option.startswith("--")
+    }
+    defaults: dict[str, object] = {}
+    for key, setting in given.items():
+        name = key.replace("_", "-")
+        if name not in known:
+            raise UserError(f'no option is called "{key}"', where=value, do=suggestion(name, list(known)))
+        option = known[name]
+        is_list = isinstance(setting, list)
+        spelt = ",".join(map(str, setting)) if is_list and not option.multiple else setting
+        defaults[str(option.name)] = spelt if option.multiple or isinstance(spelt, bool) else str(spelt)
+    ctx.default_map = {**(ctx.default_map or {}), **defaults}
+
+
+def speaks() -> bool:
+    """Whether this process prints results: among those that torchrun started, the first one does."""
+    import os
+
+    return os.environ.get("RANK", "0") == "0"
+
+
 class ComputeOptions(TypedDict):
     """What ``compute`` adds to a command's keywords."""
 
@@ -131,3 +192,13 @@ def seeds(text: str) -> tuple[int, ...]:
             do="name your own, as in 1,2,3,4,5,6",
         )
     return PAPER_SEEDS[: numbers[0]]
+
+
+def n_of_m(text: str) -> tuple[int, int]:
+    """``2:4`` is two weights kept of every four."""
+    from sparse_transfer.core.errors import UserError
+
+    kept, _, of = text.partition(":")
+    if not (kept.isdecimal() and of.isdecimal() and 0 < int(kept) < int(of) <= 64):
+        raise UserError(f'"{text}" is no N:M pattern', where="--nm", do="write 2:4 for two weights kept of every four")
+    return int(kept), int(of)

@@ -4,10 +4,12 @@ from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from sparse_transfer.core.errors import UserError
@@ -37,19 +39,48 @@ class Batch:
         return len(self.indices)
 
 
+class PictureCache:
+    """Decoded pictures kept in memory, for a split that is looked at epoch after epoch.
+
+    As many as fit into ``limit`` bytes (3 a pixel, at full size) stay; the others are decoded each time.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.bytes = 0
+        self._pictures: dict[tuple[str, int, bool], Image.Image] = {}
+        self._lock = Lock()
+
+    def load(self, split: Split, index: int, *, exif: bool) -> Image.Image:
+        """``load_picture``, decoded at most once while there is room."""
+        key = (split.fingerprint, index, exif)
+        if (picture := self._pictures.get(key)) is not None:
+            return picture
+        picture = load_picture(split, index, exif=exif)
+        size = 3 * picture.width * picture.height
+        with self._lock:
+            if key not in self._pictures and self.bytes + size <= self.limit:
+                self._pictures[key] = picture
+                self.bytes += size
+        return picture
+
+
 def batches(
     split: Split,
     transform: Transform,
     *,
-    batch_size: int,
+    batch_size: int | None = None,
     workers: int | None = None,
     indices: Sequence[int] | NDArray[np.int64] | None = None,
+    parts: Sequence[NDArray[np.int64]] | None = None,
+    cache: PictureCache | None = None,
     seed: int | None = None,
     epoch: int = 0,
     skip_bad: bool = False,
 ) -> Generator[Batch]:
-    """Batches of the pictures at ``indices`` (default: all), in that order; the last one may be smaller.
+    """Batches of ``batch_size`` of the pictures at ``indices`` (default: all), in that order; the last may be smaller.
 
+    parts: the positions of each batch, instead of the two.   cache: decoded pictures that need not be read again.
     workers: decoding threads, default one a core (Pillow decodes and resizes outside Python's lock); 0 decodes in the
     caller's. At most ``AHEAD`` batches are held besides the caller's. Leaving the loop, or Ctrl-C, stops the threads.
     seed, epoch: a random transform draws for a picture from a generator of its own, (seed, epoch, index): its view
@@ -61,14 +92,17 @@ def batches(
     """
     if transform.random and seed is None:
         raise ValueError("a random transform needs a seed")
-    chosen = np.arange(len(split)) if indices is None else np.asarray(indices, dtype=np.int64)
-    parts = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
+    if parts is None:
+        if batch_size is None:
+            raise ValueError("batches need a size, or their parts")
+        chosen = np.arange(len(split)) if indices is None else np.asarray(indices, dtype=np.int64)
+        parts = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
     threads = available_cores() if workers is None else workers
 
     def decode(index: int) -> NDArray[np.uint8] | UserError:
         rng = np.random.default_rng((seed, epoch, index)) if transform.random and seed is not None else None
         try:
-            return _decoded(split, index, transform, rng)
+            return _decoded(split, index, transform, rng, cache)
         except UserError as error:
             if skip_bad:
                 return error
@@ -92,9 +126,12 @@ def batches(
         pool.shutdown(cancel_futures=True)
 
 
-def _decoded(split: Split, index: int, transform: Transform, rng: np.random.Generator | None) -> NDArray[np.uint8]:
+def _decoded(
+    split: Split, index: int, transform: Transform, rng: np.random.Generator | None, cache: PictureCache | None
+) -> NDArray[np.uint8]:
+    load = load_picture if cache is None else cache.load
     try:
-        return transform(load_picture(split, index, exif=transform.exif), rng)
+        return transform(load(split, index, exif=transform.exif), rng)
     except UserError as error:
         if error.where is not None:
             raise

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from sparse_transfer.core.errors import UserError
 from sparse_transfer.core.threads import available_cores
@@ -62,13 +63,18 @@ class Compute:
         return engine("torch" if self._is_cpu() else "torch-cuda")
 
     def _is_cpu(self) -> bool:
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise UserError(f'"{self.device}" is no device', where="--device", do="it is cpu, cuda or auto")
-        if self.device == "auto":
-            import torch
+        return chosen_device(self.device) == "cpu"
 
-            return not torch.cuda.is_available()
-        return self.device == "cpu"
+
+def chosen_device(name: str) -> Literal["cpu", "cuda"]:
+    """``auto`` is CUDA where torch finds a device. Raises ``UserError`` for another name."""
+    if name == "auto":
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cpu" or name == "cuda":
+        return name
+    raise UserError(f'"{name}" is no device', where="--device", do="it is cpu, cuda or auto")
 
 
 DEFAULT = Compute()

@@ -32,9 +32,14 @@ class Protocol:
     exif: bool
 
     def preprocessing(self, checkpoint: Preprocessing) -> Preprocessing:
-        """What is done to a picture: the checkpoint's own facts, less what this protocol overrides."""
+        """What is done to a picture: the checkpoint's own facts, less what this protocol overrides.
+
+        With ImageNet's statistics goes Pillow's resizing: the published code knew no other, for RigL's networks too.
+        """
         if self.statistics == "imagenet":
-            return replace(checkpoint, mean=IMAGENET_MEAN, std=IMAGENET_STD, channel_order="rgb")
+            ours = replace(checkpoint, mean=IMAGENET_MEAN, std=IMAGENET_STD, channel_order="rgb")
+            is_tf1 = checkpoint.interpolation == "tf1_bicubic"
+            return replace(ours, interpolation="bicubic", antialias=True) if is_tf1 else ours
         return checkpoint
 
     def to_json(self) -> Json:

@@ -1,0 +1,117 @@
+"""Several processes as one: who takes part, and the few things they say to each other.
+
+``torchrun`` starts the processes and sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT; without it a
+process is alone, and every method below does nothing.
+"""
+
+import os
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import numpy as np
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sparse_transfer.core.errors import UserError
+from sparse_transfer.sparsity import MaskViolation
+
+TIMEOUT = timedelta(minutes=30)  # a process may wait while the first one writes, or decodes its last batch
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes of one training.
+
+    rank: which one this is, from 0.   size: how many.   local: which one on its machine.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local: int = 0
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes the files and speaks."""
+        return self.rank == 0
+
+    @classmethod
+    @contextmanager
+    def joined(cls, device: str) -> "Generator[Group]":
+        """Join the processes that ``torchrun`` started; alone, a group of one. nccl on CUDA, gloo elsewhere.
+
+        Raises:
+            UserError: the environment says that there are others, and not where.
+        """
+        if "WORLD_SIZE" not in os.environ or dist.is_initialized():
+            yield cls(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else cls()
+            return
+        try:
+            rank, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        except (KeyError, ValueError) as error:
+            raise UserError(
+                f"WORLD_SIZE is set and RANK or LOCAL_RANK is not ({error})", do="start it with torchrun"
+            ) from None
+        dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=TIMEOUT)
+        try:
+            yield cls(rank, size, local)
+        finally:
+            dist.destroy_process_group()
+
+    def wrapped(self, model: nn.Module) -> nn.Module:
+        """The model as one of several: gradients are averaged over the processes after each backward pass."""
+        if self.size == 1:
+            return model
+        device = next(model.parameters()).device
+        return nn.parallel.DistributedDataParallel(
+            model, device_ids=[device] if device.type == "cuda" else None, gradient_as_bucket_view=True
+        )
+
+    def share(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """This process's part of a batch: every ``size``-th picture."""
+        return indices[self.rank :: self.size]
+
+    def sum_(self, values: Tensor) -> Tensor:
+        """Add up over the processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give all processes the first one's buffers: BatchNorm statistics are gathered by each process alone."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
+
+    def agreed(self, value: object) -> object:
+        """The first process's value, on all of them: plain values only."""
+        if self.size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
+
+    def wait(self) -> None:
+        """Until all processes have come here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def require_equal(self, digest: str, what: str) -> None:
+        """Raise ``MaskViolation`` where ``digest`` is not the same on all processes."""
+        if self.size == 1:
+            return
+        digests: list[str] = [""] * self.size
+        dist.all_gather_object(digests, digest)
+        if others := [rank for rank, other in enumerate(digests) if other != digests[0]]:
+            raise MaskViolation(
+                f"{what} of process {others[0]} differs from that of process 0", do="start again from the last state"
+            )
+
+
+def rounds(parts: Sequence[NDArray[np.int64]], group: Group) -> list[NDArray[np.int64]]:
+    """Each batch's part for this process. A process for which a small batch has nothing gets its first picture: it has
+    to take part in the exchange of gradients, and what it says then counts 0."""
+    shares = [group.share(part) for part in parts]
+    return [share if len(share) else part[:1] for share, part in zip(shares, parts, strict=True)]

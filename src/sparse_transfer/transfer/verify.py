@@ -1,0 +1,56 @@
+"""Whether an imported network does what its authors say: its accuracy on the labelled pictures it was trained for."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from sparse_transfer.checkpoints.import_report import Verified
+from sparse_transfer.core.errors import UserError
+from sparse_transfer.data.readers.found import is_picture, make_split, path_bytes, subfolders, visible_files
+from sparse_transfer.data.reading import require_folder
+from sparse_transfer.data.split import Split
+from sparse_transfer.data.transforms import evaluation
+from sparse_transfer.models import Network
+from sparse_transfer.transfer.compute import DEFAULT, Compute
+from sparse_transfer.transfer.evaluate import aligned, measure
+
+
+def verify(network: Network, pictures: str | Path, *, compute: Compute = DEFAULT) -> Verified:
+    """Top-1 of the network's own head, on pictures that go through its own preprocessing, EXIF ignored.
+
+    pictures: a folder of class folders, or ImageNet's own with such a folder ``val`` in it. The class folders sorted
+    by their bytes are the head's classes in order, as ImageNet's WordNet numbers are, unless it knows them by name.
+
+    Raises:
+        UserError: there is no head, it has another number of classes, or there are no pictures.
+    """
+    root = Path(pictures)
+    head = network.head
+    if head is None:
+        raise UserError("the network has no head, and there is nothing to verify", do="leave out --verify-on")
+    test = labelled_pictures(root)
+    if not set(test.classes) <= set(head.classes):
+        head = replace(head, classes=())
+    head = aligned(head, test, root)
+    found = compute.features(network.backbone, test, evaluation(network.backbone.preprocessing))
+    accuracy = measure(head, found.features, test).accuracy
+    interval = accuracy.top1_interval
+    return Verified(str(root), accuracy.correct, accuracy.total, interval.low, interval.high)
+
+
+def labelled_pictures(root: Path) -> Split:
+    """Every picture below ``root/val/CLASS``, or ``root/CLASS`` where there is no ``val``, sorted by path."""
+    require_folder(root)
+    place = root / "val" if (root / "val").is_dir() else root
+    folders = subfolders(place)
+    sizes: dict[str, int] = {}
+    labels: dict[str, int] = {}
+    for label, folder in enumerate(folders):
+        for name, size in visible_files(folder):
+            if size is not None and is_picture(name):
+                path = f"{folder.name}/{name}"
+                sizes[path], labels[path] = size, label
+    if not sizes:
+        raise UserError("no pictures in class folders", where=place, do="give a folder with one folder a class")
+    order = sorted(sizes, key=path_bytes)
+    classes = [folder.name for folder in folders]
+    return make_split("test", place, {path: sizes[path] for path in order}, [labels[path] for path in order], classes)
