@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -17,7 +18,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from sparse_transfer.checkpoints.file import Origin, load, save
+from sparse_transfer.checkpoints.file import Origin, is_ours, load, save
+from sparse_transfer.checkpoints.importing import import_checkpoint
 from sparse_transfer.checkpoints.packing import gather, pack, scatter, unpack
 from sparse_transfer.core.errors import UserError
 from sparse_transfer.models import Architecture, Backbone, Head, Network, Preprocessing
@@ -438,6 +440,18 @@ def test_the_metadata_is_canonical_json_that_says_what_the_file_is(tmp_path: Pat
     assert json.dumps(about, sort_keys=True, separators=(",", ":"), ensure_ascii=False) == text
     assert about["digest"] == digest
     assert about["tensors"]["fc.weight"] == {"dtype": "float32", "encoding": "packed", "shape": [3, 8]}
+
+
+def test_a_file_whose_name_is_no_utf8_is_read_as_any_other(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.safetensors")
+    digest = save(golden_network(), path, origin=ORIGIN)
+    assert is_ours(path)
+    assert load(path).digest == digest
+    assert import_checkpoint(path).network.digest() == digest, "tensors are read after the file was opened"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match="no whole checkpoint of ours"):
+        load(path)
+    assert not is_ours(path.with_name(os.fsdecode(b"no\xe9.safetensors")))
 
 
 def test_a_95_per_cent_resnet50_takes_less_than_12_megabytes(tmp_path: Path) -> None:

@@ -59,6 +59,12 @@ def test_interpolation_and_sizes_belong_to_the_checkpoint(name: str) -> None:
     assert (used == rigl) == (protocols.get(name).statistics == "checkpoint")
 
 
+def test_the_paper_s_protocol_resizes_rigl_s_pictures_with_pillow_and_clean_as_rigl_did() -> None:
+    rigl = Preprocessing(interpolation="tf1_bicubic", antialias=False)
+    assert protocols.get("clean").preprocessing(rigl) == rigl
+    assert protocols.get("cvpr2022").preprocessing(rigl) == Preprocessing(interpolation="bicubic")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_test_pictures_choose_nothing_that_is_the_headline(name: str, tmp_path: Path) -> None:
     pictures = class_folders(tmp_path / "pictures", train=6, test=2)

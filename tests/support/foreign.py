@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_transfer.checkpoints.readers.container import Container, LazyTensor
+from support import sparseml_networks
 
 State = Mapping[str, Tensor]
 
@@ -204,6 +205,18 @@ def str_resnet18(classes: int) -> nn.Module:
     return ConvHead(body, 512, classes)
 
 
+def torchvision_vit_tiny(classes: int) -> nn.Module:
+    """torchvision's definition at the width of timm's smallest, with nothing left at zero that could hide a mistake."""
+    from torchvision.models import VisionTransformer
+
+    module = VisionTransformer(224, 16, 12, 3, 192, 768, num_classes=classes)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim == 1 or parameter is module.class_token:
+                parameter.add_(torch.randn(parameter.shape) * 0.1)
+    return module
+
+
 def timm_model(name: str) -> Callable[[int], nn.Module]:
     def make(classes: int) -> nn.Module:
         import timm
@@ -249,7 +262,24 @@ ORIGINS = {
         "mobilenet_v1,profile=amc-0.5time",
         "mobilenet_amc",
     ),
+    "resnet_sparseml": Origin(sparseml_networks.ResNet18, "resnet18", None),
+    "mobilenet_sparseml": Origin(
+        lambda classes: sparseml_networks.MobileNet(4, classes, dropout=True), "mobilenet_v1,width=0.25", None
+    ),
     "mobilenet_timm": Origin(timm_model("mobilenetv1_100"), "timm:mobilenetv1_100", None, needs=("timm",)),
+    "vit_torchvision": Origin(torchvision_vit_tiny, "timm:vit_tiny_patch16_224", "vit_tiny", size=224, needs=("timm",)),
+    "vit_timm": Origin(
+        timm_model("deit_tiny_patch16_224"), "timm:deit_tiny_patch16_224", "deit_tiny_patch16_224", 224, needs=("timm",)
+    ),
+    "xcit_timm": Origin(
+        timm_model("xcit_nano_12_p16_224"),
+        "timm:xcit_nano_12_p16_224",
+        None,
+        size=64,
+        given="timm:xcit_nano_12_p16_224",
+        needs=("timm",),
+    ),
+    "convnext_timm": Origin(timm_model("convnext_atto"), "timm:convnext_atto", None, size=64, needs=("timm",)),
     "own_names": Origin(
         timm_model("mobilenetv3_small_050"),
         "timm:mobilenetv3_small_050",
@@ -282,7 +312,7 @@ def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
 
 def prunable(state: State) -> list[str]:
     """Keys of convolution and linear weights, stem and head included (AC/DC's global runs prune them all)."""
-    return [key for key, tensor in state.items() if key.endswith("weight") and tensor.ndim >= 2]
+    return [key for key, tensor in state.items() if key.endswith(".weight") and tensor.ndim >= 2]
 
 
 def random_masks(state: State, density: float, seed: int = 0) -> dict[str, Tensor]:
@@ -351,3 +381,22 @@ def _lazy(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_lazy(item) for item in value]
     return value
+
+
+# --- one file of every encoding -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A small file of one encoding, and what its authors' own code makes of it.
+
+    path: the file.   network: the origin's definition with the weights that count, in eval mode.
+    size: of a test picture, in px.   said: what ``import_checkpoint`` has to be told beside the path.
+    pruned: how many weights are pruned, head included.
+    """
+
+    path: Path
+    network: nn.Module
+    pruned: int
+    size: int = 16
+    said: Mapping[str, object] = field(default_factory=dict[str, object])

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import squeezenet1_0
 
+from sparse_transfer.checkpoints.importing import import_checkpoint
 from sparse_transfer.models import Backbone, Head, Network
 from sparse_transfer.sparsity import Mask
 from support.stpk import read_stpk
-from support.tfjs import keras_mobilenet_v1, read_tfjs
 
 
 def assembled(architecture: str, state: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Network:
@@ -35,8 +35,7 @@ def resnet18_tiny200(data: Path) -> Network:
 
 
 def mobilenet_v1_tf(data: Path) -> Network:
-    state = keras_mobilenet_v1(read_tfjs(data / "data/weights/mobilenet/tfjs_v1_1.0_224"))
-    return assembled("mobilenet_v1,flavour=tf", state, {})
+    return import_checkpoint(data / "data/weights/mobilenet/tfjs_v1_1.0_224").network
 
 
 def squeezenet_dc(data: Path) -> tuple[nn.Module, Mask]:

@@ -1,6 +1,11 @@
 """A claimed sparsity held against what was found. Papers count in several ways, so each way is tried."""
 
-from sparse_transfer.core.errors import UserError
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from sparse_transfer.checkpoints.formats.rules import ORDERS, is_n_of_m
+from sparse_transfer.core.errors import UserError, listed
 from sparse_transfer.sparsity import Share, Sparsities
 
 TOLERANCE = 0.005  # half a point; STR's "80 %" is 81.27 % and has to be claimed as that
@@ -17,8 +22,8 @@ def check_claim(claimed: float | None, counts: Sparsities, evidence: str) -> Non
         raise UserError(
             f"a sparsity of {claimed:.4g} is claimed, and no mask prunes anything and"
             f" {counts.trained_zeros:,} weights are 0: as it is, the network is dense",
-            do="its method may keep the sparsity in a formula (STR's thresholds, N:M, CrAM), which its authors' code"
-            " applies; leave the claim out to import it dense",
+            do="if its authors' code prunes it by a rule, ask for it with --method cram, sr-ste or dnw; leave the claim"
+            " out to import it dense",
         )
     found = ways(counts)
     if min(abs(claimed - share.sparsity) for share in found.values()) > TOLERANCE:
@@ -27,6 +32,28 @@ def check_claim(claimed: float | None, counts: Sparsities, evidence: str) -> Non
         raise UserError(
             f"{claimed:.2%} is claimed and {said} are pruned ({evidence})",
             do=f"claim what is there, --sparsity {found[nearest].sparsity:.4f}, or leave the claim out",
+        )
+
+
+def check_nm(claimed: tuple[int, int] | None, masks: Mapping[str, Tensor]) -> None:
+    """Raise ``UserError`` where a layer with a mask keeps more than N of M neighbours, along its inputs and as stored.
+
+    masks: name -> bool tensor, ``True`` = kept.
+    """
+    if claimed is None:
+        return
+    n, m = claimed
+    if not masks:
+        raise UserError(
+            f"{n}:{m} is claimed and nothing is pruned: as it is, the network is dense",
+            do="if its authors' code prunes it by a rule, ask for that rule with --method sr-ste or cram",
+        )
+    broken = [[name for name, kept in masks.items() if not is_n_of_m(kept, n, m, order)] for order in ORDERS]
+    if all(broken):
+        fewest = min(broken, key=len)
+        raise UserError(
+            f"{n}:{m} is claimed and {len(fewest)} of {len(masks)} layers keep more than that ({listed(fewest)})",
+            do="leave out --nm",
         )
 
 

@@ -2,13 +2,28 @@
 
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from sparse_transfer.core.canonical import Json
 from sparse_transfer.models import Preprocessing
 from sparse_transfer.sparsity import Share, Sparsities
 
 WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Verified:
+    """Accuracy of the imported network on labelled pictures: ``correct`` of ``total`` top-1, [low, high] 95 % of it."""
+
+    pictures: str
+    correct: int
+    total: int
+    low: float
+    high: float
+
+    @property
+    def top1(self) -> float:
+        return self.correct / self.total
 
 
 @dataclass(frozen=True)
@@ -19,6 +34,7 @@ class ImportReport:
     mapped: canonical name -> key in the file.   dropped: key or entry of the file -> why it was left out.
     stand_ins: classes that the file names and nobody looked up.
     claimed: the sparsity that the caller stated, in [0, 1].   sparsities: what was found, exact.
+    method, licence: as the caller stated them.   verified: what it reached on labelled pictures, where it was tried.
     """
 
     file: str
@@ -43,6 +59,8 @@ class ImportReport:
     assumptions: tuple[str, ...]
     warnings: tuple[str, ...]
     licence: str | None
+    method: str | None = None
+    verified: Verified | None = None
 
     def to_json(self) -> Json:
         counts = self.sparsities
@@ -66,6 +84,8 @@ class ImportReport:
             "assumptions": list(self.assumptions),
             "warnings": list(self.warnings),
             "licence": self.licence,
+            "method": self.method,
+            "verified": None if self.verified is None else {**asdict(self.verified), "top1": self.verified.top1},
         }
 
     def render(self) -> str:
@@ -80,6 +100,7 @@ class ImportReport:
             *(("", line) for line in shares_in_words(self.sparsities, self.claimed)),
             ("head", "none" if self.classes is None else f"{self.classes} classes"),
             ("pictures", preprocessing_in_words(self.preprocessing)),
+            *(() if self.method is None else (("method", self.method),)),
             ("licence", self.licence or "not stated"),
             ("tensors", f"{len(self.mapped)} taken, {len(self.dropped)} entries left out"),
             *(("", f"{key}: {why}") for key, why in grouped(self.dropped)),
@@ -87,8 +108,16 @@ class ImportReport:
             *(("note", note) for note in self.notes),
             *(("assumed", assumption) for assumption in self.assumptions),
             *(("warning", warning) for warning in self.warnings),
+            *(() if self.verified is None else (("verified", verified_in_words(self.verified)),)),
         ]
         return "\n".join(row(title, text) for title, text in rows)
+
+
+def verified_in_words(verified: Verified) -> str:
+    return (
+        f"top-1 {verified.top1:.2%} on {verified.total:,} pictures of {verified.pictures} ({verified.correct:,} right;"
+        f" 95 % interval over images {verified.low:.2%} to {verified.high:.2%})"
+    )
 
 
 def row(title: str, text: str) -> str:
@@ -142,7 +171,8 @@ def preprocessing_in_words(wanted: Preprocessing) -> str:
         return ", ".join(f"{value:.4g}" for value in values)
 
     order = "" if wanted.channel_order == "rgb" else ", channels in the order BGR"
-    return (
-        f"shorter side {wanted.resize} px ({wanted.interpolation}), centre {wanted.crop} px,"
-        f" mean {numbers(wanted.mean)}, std {numbers(wanted.std)}{order}"
-    )
+    if wanted.interpolation == "tf1_bicubic":
+        sizes = f"centre {wanted.crop}/{wanted.resize} of the shorter side, resized to {wanted.crop} px (tf1_bicubic)"
+    else:
+        sizes = f"shorter side {wanted.resize} px ({wanted.interpolation}), centre {wanted.crop} px"
+    return f"{sizes}, mean {numbers(wanted.mean)}, std {numbers(wanted.std)}{order}"

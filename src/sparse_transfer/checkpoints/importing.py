@@ -1,19 +1,17 @@
 """Bring somebody else's checkpoint in: recognise it, account for every key, rebuild its mask, say what was done."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import Tensor
-
 from sparse_transfer.checkpoints.assembling import assemble, skeleton
-from sparse_transfer.checkpoints.claims import check_claim
+from sparse_transfer.checkpoints.claims import check_claim, check_nm
 from sparse_transfer.checkpoints.file import Origin, is_ours, load, naming
-from sparse_transfer.checkpoints.formats import Decoded, Encoding, Source, encodings, find_source
-from sparse_transfer.checkpoints.formats.declared import class_warning
+from sparse_transfer.checkpoints.formats import Decoded, Encoding, Source, Told, encodings, find_source
+from sparse_transfer.checkpoints.formats.declared import class_warning, trained_on
 from sparse_transfer.checkpoints.formats.mapping import map_tensors
-from sparse_transfer.checkpoints.formats.masks import Masking, select, settle
-from sparse_transfer.checkpoints.formats.recognising import recognise
+from sparse_transfer.checkpoints.formats.masks import Masking, select_, settle
+from sparse_transfer.checkpoints.formats.recognising import Recognised, recognise
 from sparse_transfer.checkpoints.import_report import ImportReport
 from sparse_transfer.checkpoints.readers.container import Container
 from sparse_transfer.checkpoints.readers.opening import open_container
@@ -21,6 +19,8 @@ from sparse_transfer.core.errors import UserError
 from sparse_transfer.core.files import sha256
 from sparse_transfer.models import Architecture, Head, Network, Preprocessing, sparsities
 from sparse_transfer.sparsity import prunable_weights
+
+Triple = tuple[float, float, float]
 
 OURS = "sparse_transfer"
 HEAD_ALONE = {"weight", "bias"}
@@ -34,6 +34,12 @@ class Imported:
     origin: Origin
     report: ImportReport
 
+    def normalised_by(self, mean: Triple, std: Triple) -> "Imported":
+        """The same, for pictures normalised by these: a data set's own, by which the paper's full runs were trained."""
+        facts = replace(self.network.backbone.preprocessing, mean=mean, std=std, channel_order="rgb")
+        network = replace(self.network, backbone=replace(self.network.backbone, preprocessing=facts))
+        return Imported(network, self.origin, replace(self.report, preprocessing=facts))
+
 
 @dataclass(frozen=True)
 class Said:
@@ -46,6 +52,8 @@ class Said:
     preprocessing: Preprocessing | None = None
     method: str | None = None
     licence: str | None = None
+    nm: tuple[int, int] | None = None
+    ticket: str | None = None
 
 
 def import_checkpoint(
@@ -58,6 +66,8 @@ def import_checkpoint(
     preprocessing: Preprocessing | None = None,
     method: str | None = None,
     licence: str | None = None,
+    nm: tuple[int, int] | None = None,
+    ticket: str | None = None,
 ) -> Imported:
     """Read a checkpoint in any known format, ours included. Nothing from the file is executed, nothing is written.
 
@@ -66,7 +76,10 @@ def import_checkpoint(
     backbone: a checkpoint of ours, for a file that holds a linear head alone.
     sparsity: what the origin claims, in [0, 1]; half a point away from every way of counting it is refused.
     classes: the head's class names in label order.   preprocessing: instead of the format's.
-    method, licence: kept in the origin.
+    method, licence: kept in the origin. A method that prunes by a rule (CrAM, SR-STE, DNW) has its rule applied, at
+        ``sparsity`` or ``nm``, to a file of dense weights.
+    nm: (N, M), N weights kept of every M: what such a rule is to keep, or else a claim that is checked.
+    ticket: ``initial`` or ``trained`` weights of a lottery ticket (LTH-T).
 
     Raises:
         UserError: the file is damaged, of no known format, or does not fit; all that is wrong with its tensors at once.
@@ -84,43 +97,51 @@ def import_checkpoint(
         preprocessing=preprocessing,
         method=method,
         licence=licence,
+        nm=nm,
+        ticket=ticket,
     )
     if sparsity is not None and not 0 <= sparsity < 1:
         raise UserError(f"a claimed sparsity of {sparsity:g}", do="it is a share in [0, 1): 80 % is 0.8")
+    if nm is not None and not 0 < nm[0] < nm[1]:
+        raise UserError(f"an N:M pattern of {nm[0]}:{nm[1]}", do="2:4 keeps two weights of every four")
     if is_ours(path):
         with naming(path):
             return _import_ours(path, said)
     container = open_container(path)
     with naming(path):
-        return import_container(container, sha256(path), said)
+        return import_container(container, container.sha256(), said)
 
 
 def import_container(container: Container, digest: str, said: Said) -> Imported:
     """The steps of an import, in order, from an opened file. ``digest``: the file's SHA-256, for the origin."""
-    source = find_source(container)
+    source = find_source(container, Told(said.sparsity, said.nm, said.ticket, said.method))
     name, encoding, because = _encoding(source)
     decoded = encoding.decode(source)
     if set(decoded.weights) <= HEAD_ALONE and "weight" in decoded.weights:
         return _import_head(source, decoded, digest, said)
     if said.backbone is not None:
         raise UserError("the file has a backbone of its own", do="leave out the backbone")
-    recognised = recognise(source, {key: tensor.shape for key, tensor in decoded.weights.items()}, said.architecture)
+    recognised = _recognised(source, decoded, said.architecture)
     architecture = recognised.architecture
     body = skeleton(architecture)
     mapped = map_tensors(decoded, recognised.family, architecture, body)
     head = architecture.family.head
     prunable = [*prunable_weights(body), f"{head}.weight"]
-    masking = settle({key: mapped.tensors[key] for key in prunable if key in mapped.tensors}, mapped.masks)
+    weights = {key: mapped.tensors[key] for key in prunable if key in mapped.tensors}
+    masking = settle(weights, mapped.masks, decoded.masks_are)
+    for key, kept in masking.kept.items():
+        select_(weights[key], kept)
     network = assemble(
         architecture,
         said.preprocessing or recognised.preprocessing,
-        _selected(mapped.tensors, masking),
+        mapped.tensors,
         masking.kept,
         said.classes,
         module=body,
     )
     counts = sparsities(network)
     check_claim(said.sparsity, counts, masking.evidence)
+    check_nm(said.nm, network.masks())
     classes = None if network.head is None else len(network.head.weight)
     encoding_name = name if masking.evidence == "masks" else masking.evidence
     report = ImportReport(
@@ -137,15 +158,18 @@ def import_container(container: Container, digest: str, said: Said) -> Imported:
         preprocessing=network.backbone.preprocessing,
         classes=classes,
         mapped=mapped.keys,
-        dropped={**source.dropped, **decoded.dropped},
+        dropped=_left_out(source, decoded),
         stand_ins=container.stand_ins,
         masks=masking.done,
         claimed=said.sparsity,
         sparsities=counts,
-        notes=(*recognised.notes, *mapped.notes),
-        assumptions=recognised.assumptions + (recognised.pictures if said.preprocessing is None else ()),
-        warnings=_warnings(source, masking, classes),
+        notes=(*recognised.notes, *decoded.notes, *mapped.notes),
+        assumptions=decoded.assumptions
+        + recognised.assumptions
+        + ((*recognised.pictures, *trained_on(source)) if said.preprocessing is None else ()),
+        warnings=_warnings(source, decoded, masking, classes),
         licence=said.licence,
+        method=said.method,
     )
     origin = Origin(
         method=said.method,
@@ -162,23 +186,28 @@ def _encoding(source: Source) -> tuple[str, Encoding, str]:
     for name in encodings:
         encoding = encodings.get(name)
         if (because := encoding.recognise(source)) is not None:
+            if source.told.ticket is not None and name != "lottery_ticket":
+                raise UserError(f"--ticket was given and the file is no lottery ticket: {because}", do="leave it out")
             return name, encoding, because
     raise AssertionError("the last encoding takes any file")
 
 
-def _selected(tensors: Mapping[str, Tensor], masking: Masking) -> dict[str, Tensor]:
-    return {
-        name: select(tensor, masking.kept[name]) if name in masking.kept else tensor for name, tensor in tensors.items()
-    }
+def _recognised(source: Source, decoded: Decoded, given: Architecture | None) -> Recognised:
+    """The network; what its encoding lacks is said too where its keys are those of none."""
+    try:
+        return recognise(source, {key: tensor.shape for key, tensor in decoded.weights.items()}, given)
+    except UserError as error:
+        raise UserError(" and ".join([*decoded.problems, error.what]), where=error.where, do=error.do) from None
 
 
-def _warnings(source: Source, masking: Masking, classes: int | None) -> tuple[str, ...]:
-    warnings = list(masking.warnings)
-    if (sentence := class_warning(source, classes)) is not None:
-        warnings.append(sentence)
-    if masking.evidence != "masks" and (unread := source.unread_masks):
-        warnings.append(f'"compression_sched" holds {unread} masks, which are not read yet: zeros decide')
-    return tuple(warnings)
+def _left_out(source: Source, decoded: Decoded) -> dict[str, str]:
+    beside = {key: why for key, why in source.dropped.items() if key not in decoded.read_beside}
+    return {**beside, **decoded.dropped}
+
+
+def _warnings(source: Source, decoded: Decoded, masking: Masking, classes: int | None) -> tuple[str, ...]:
+    sentence = class_warning(source, classes)
+    return (*decoded.warnings, *masking.warnings, *(() if sentence is None else (sentence,)))
 
 
 def _import_head(source: Source, decoded: Decoded, digest: str, said: Said) -> Imported:
@@ -264,6 +293,7 @@ def _import_ours(path: Path, said: Said) -> Imported:
     )
     counts = sparsities(network)
     check_claim(said.sparsity, counts, "masks" if before.masks() else "dense")
+    check_nm(said.nm, before.masks())
     origin = replace(
         checkpoint.origin,
         method=said.method or checkpoint.origin.method,

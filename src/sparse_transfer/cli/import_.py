@@ -1,6 +1,7 @@
 """``sparse-transfer import``."""
 
 from pathlib import Path
+from typing import Unpack
 
 import click
 
@@ -13,14 +14,21 @@ from sparse_transfer.cli import options
 @click.option("--arch", help="What the file cannot tell, as in resnet50,stride=v1 or timm:vit_small_patch16_224.")
 @click.option("--backbone", type=click.Path(path_type=Path), help="The checkpoint that a bare linear head belongs to.")
 @click.option("--sparsity", type=click.FloatRange(0, 1), help="What the file's authors claim: checked against it.")
-@click.option("--method", help="Pruning method, for tables and reports.")
+@click.option("--nm", metavar="N:M", help="Keep N weights of every M, for files that leave that to their reader.")
+@click.option("--ticket", type=click.Choice(["initial", "trained"]), help="Which weights of a lottery ticket to take.")
+@click.option("--method", help="Pruning method, for tables; cram, sr-ste and dnw prune by their rule where asked to.")
 @click.option("--licence", "--license", help="Licence of the weights, kept with them.")
 @click.option(
     "--classes", type=click.Path(path_type=Path), help="Text file of class names, one a line, in label order."
 )
 @click.option("--encoding", type=click.Choice(["packed", "dense"]), default="packed", show_default=True,
-              help="packed is small; dense can be read by timm and transformers too.")  # fmt: skip
+              help="packed is small; dense holds each weight as it is, for whatever reads safetensors.")  # fmt: skip
+@click.option("--statistics", metavar="DATASET",
+              help="Normalise by this data set's mean and std, as the paper's finetuned networks expect.")  # fmt: skip
+@click.option("--verify-on", type=click.Path(path_type=Path), metavar="FOLDER",
+              help="Measure it on labelled pictures, ImageNet's or FOLDER/CLASS/*, and report top-1.")  # fmt: skip
 @options.as_json
+@options.compute
 @options.quiet
 def command(
     file: Path,
@@ -28,11 +36,16 @@ def command(
     arch: str | None,
     backbone: Path | None,
     sparsity: float | None,
+    nm: str | None,
+    ticket: str | None,
     method: str | None,
     licence: str | None,
     classes: Path | None,
     encoding: str,
+    statistics: str | None,
+    verify_on: Path | None,
     as_json: bool,
+    **compute: Unpack[options.ComputeOptions],
 ) -> None:
     """Bring somebody else's checkpoint in: safely, with its mask, and a report of what was found and assumed.
 
@@ -41,6 +54,7 @@ def command(
       sparse-transfer import resnet50-acdc80.pth -o acdc80.safetensors --method AC/DC
     """
     import json
+    from dataclasses import replace
 
     from sparse_transfer.checkpoints.file import save
     from sparse_transfer.checkpoints.importing import import_checkpoint
@@ -48,6 +62,10 @@ def command(
     from sparse_transfer.transfer.output import require_writable
 
     require_writable(output, source=file)
+    if verify_on is not None:
+        from sparse_transfer.data.reading import require_folder
+
+        require_folder(verify_on)
     imported = import_checkpoint(
         file,
         architecture=arch,
@@ -56,12 +74,25 @@ def command(
         classes=None if classes is None else read_lines(classes),
         method=method,
         licence=licence,
+        nm=None if nm is None else options.n_of_m(nm),
+        ticket=ticket,
     )
+    if statistics is not None:
+        from sparse_transfer.data.specs import find_spec
+
+        spec = find_spec(statistics)
+        imported = imported.normalised_by(spec.mean, spec.std)
+    report = imported.report
+    if verify_on is not None:
+        from sparse_transfer.transfer.verify import verify
+
+        verified = verify(imported.network, verify_on, compute=options.to_compute(**compute))
+        report = replace(report, verified=verified)
     digest = save(
         imported.network, output, encoding="dense" if encoding == "dense" else "packed", origin=imported.origin
     )
     if as_json:
-        click.echo(json.dumps({"output": str(output), "digest": digest, "report": imported.report.to_json()}))
+        click.echo(json.dumps({"output": str(output), "digest": digest, "report": report.to_json()}))
     else:
-        click.echo(imported.report.render())
+        click.echo(report.render())
         click.echo(f"written: {output} (digest {digest[:12]})")

@@ -2,6 +2,7 @@
 
 Both transforms equal torchvision's on Pillow images bit for bit (tests/data/test_transforms.py), so features equal
 those of the paper's code: Resize + CenterCrop, or RandomResizedCrop + RandomHorizontalFlip, then ToTensor, Normalize.
+Networks whose preprocessing is ``tf1_bicubic`` get TensorFlow 1's way instead (data/tf_resize.py).
 """
 
 import math
@@ -16,6 +17,7 @@ from torch import Tensor
 from sparse_transfer.core.canonical import Json
 from sparse_transfer.core.errors import UserError
 from sparse_transfer.data.decode import MAX_PIXELS
+from sparse_transfer.data.tf_resize import tf_resize
 from sparse_transfer.models.preprocessing import Preprocessing
 
 Triple = tuple[float, float, float]
@@ -41,14 +43,20 @@ class Transform:
 
     def __call__(self, image: Image.Image, rng: np.random.Generator | None = None) -> NDArray[np.uint8]:
         """An RGB picture of any size -> [crop, crop, 3] uint8. ``rng`` draws crop and flip where ``random``."""
-        resampling = _RESAMPLING[self.preprocessing.interpolation]
+        facts = self.preprocessing
+        is_tf1 = facts.interpolation == "tf1_bicubic"
         if not self.random:
-            return np.asarray(_centre(image, self.preprocessing.resize, self.preprocessing.crop, resampling))
+            if is_tf1:
+                return tf_resize(np.asarray(_tf_centre(image, facts.crop / facts.resize)), facts.crop)
+            return np.asarray(_centre(image, facts.resize, facts.crop, _RESAMPLING[facts.interpolation]))
         if rng is None:
             raise ValueError("a random transform needs a generator")
-        size = (self.preprocessing.crop, self.preprocessing.crop)
         left, top, width, height = random_crop(image.width, image.height, rng)
-        cut = image.crop((left, top, left + width, top + height)).resize(size, resampling)
+        cut = image.crop((left, top, left + width, top + height))
+        if is_tf1:
+            cut = Image.fromarray(tf_resize(np.asarray(cut), facts.crop))
+        else:
+            cut = cut.resize((facts.crop, facts.crop), _RESAMPLING[facts.interpolation])
         return np.asarray(cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else cut)
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -115,6 +123,16 @@ def _centre(image: Image.Image, resize: int, crop: int, resampling: Image.Resamp
         image = image.resize(size, resampling)
     left, top = round((size[0] - crop) / 2), round((size[1] - crop) / 2)
     return image.crop((left, top, left + crop, top + crop))
+
+
+def _tf_centre(image: Image.Image, share: float) -> Image.Image:
+    """The centre square of that share of the shorter side, at least 1 px; an odd rest goes before it.
+
+    google-research/google-research, state_of_sparsity/sparse_rn50/resnet_preprocessing.py, _decode_and_center_crop.
+    """
+    side = max(1, int(np.float32(share) * np.float32(min(image.size))))
+    left, top = (image.width - side + 1) // 2, (image.height - side + 1) // 2
+    return image.crop((left, top, left + side, top + side))
 
 
 def _with_statistics(preprocessing: Preprocessing, mean: Triple | None, std: Triple | None) -> Preprocessing:

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from sparse_transfer.core.canonical import Json
 from sparse_transfer.core.errors import UserError
 
-Interpolation = Literal["bilinear", "bicubic"]
+Interpolation = Literal["bilinear", "bicubic", "tf1_bicubic"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -19,7 +19,10 @@ class Preprocessing:
 
     ``mean`` and ``std`` are per channel in the order the network reads them, in units of [0, 1]: a network made
     for 0..255 without a std has std 1/255. ``antialias`` is what Pillow always does when it makes a picture
-    smaller; ``False`` is refused until an importer brings an origin that needs it.
+    smaller, and TensorFlow 1 never did: it goes with ``interpolation``.
+
+    ``tf1_bicubic`` is the other order, of Google's TPU code (RigL, State of Sparsity): the centre square of
+    int(crop / resize · shorter side) px is cut first, then TensorFlow 1's bicubic kernel makes ``crop`` px of it.
     """
 
     resize: int = 256
@@ -31,16 +34,22 @@ class Preprocessing:
     channel_order: Literal["rgb", "bgr"] = "rgb"
 
     def __post_init__(self) -> None:
-        if self.interpolation not in ("bilinear", "bicubic"):
-            raise UserError(f'the interpolation is "{self.interpolation}"', do='it is "bilinear" or "bicubic"')
+        if self.interpolation not in get_args(Interpolation):
+            known = ", ".join(f'"{name}"' for name in get_args(Interpolation))
+            raise UserError(f'the interpolation is "{self.interpolation}"', do=f"there are {known}")
         if self.channel_order not in ("rgb", "bgr"):
             raise UserError(f'the channel order is "{self.channel_order}"', do='it is "rgb" or "bgr"')
         if not 1 <= self.crop <= self.resize <= 4096:
             raise UserError(f"a crop of {self.crop} px from {self.resize} px", do="1 <= crop <= resize <= 4096")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise UserError("mean and std need three numbers each, std above 0", where="preprocessing")
-        if not self.antialias:
-            raise UserError("resizing without antialias is not built yet", where="preprocessing")
+        if self.antialias == (self.interpolation == "tf1_bicubic"):
+            said = "with" if self.antialias else "without"
+            raise UserError(
+                f"{self.interpolation} {said} antialias",
+                where="preprocessing",
+                do="tf1_bicubic has none, the others do",
+            )
 
     def to_json(self) -> Json:
         return asdict(self)

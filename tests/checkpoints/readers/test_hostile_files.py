@@ -15,13 +15,15 @@ from safetensors.torch import save
 
 from sparse_transfer.checkpoints.readers.opening import open_container
 from sparse_transfer.core.errors import UserError
+from support.foreign_tf import bundle, tfjs
 from support.hostile import dead_pickles, legacy_of, live_pickles, text, zip_of, zip_tricks
 from support.trees import read_all, same
 
 pytestmark = pytest.mark.filterwarnings("ignore:invalid escape sequence")  # of pickletools, on damaged bytes
 LIVE = sorted(live_pickles(Path("x")))
 wrapped = pytest.mark.parametrize("wrap", [zip_of, legacy_of])
-TREE = {"w": torch.arange(6.0).reshape(2, 3), "b": torch.arange(4), "epoch": 3, "args": [0.5, "adam", None]}
+TENSOR = torch.arange(6.0).reshape(2, 3)
+TREE = {"w": TENSOR, "b": torch.arange(4), "epoch": 3, "args": [0.5, "adam", None]}
 
 
 @pytest.mark.parametrize("name", LIVE)
@@ -92,7 +94,16 @@ def files(folder: Path) -> dict[str, bytes]:
     for name, is_zip in (("zip", True), ("legacy", False)):
         torch.save(TREE, folder / name, _use_new_zipfile_serialization=is_zip)
     tensors = {name: tensor for name, tensor in TREE.items() if isinstance(tensor, torch.Tensor)}
-    return {name: (folder / name).read_bytes() for name in ("zip", "legacy")} | {"safetensors": save(tensors)}
+    several = {"tf-bundle": bundle(folder / "x", tensors), "tfjs": tfjs(folder, {"w": TENSOR}, groups=1)}
+    return (
+        {name: (folder / name).read_bytes() for name in ("zip", "legacy")}
+        | {"safetensors": save(tensors)}
+        | {name: path.read_bytes() for name, path in several.items()}
+    )
+
+
+KINDS = ["zip", "legacy", "safetensors", "tf-bundle", "tfjs"]
+NAMES = {"tf-bundle": "x.index", "tfjs": "model.json"}  # beside their data, which stay as they are
 
 
 def outcome(path: Path, data: bytes) -> object:
@@ -104,12 +115,12 @@ def outcome(path: Path, data: bytes) -> object:
         return None if str(error).isprintable() else error
 
 
-@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_file_cut_at_any_byte_is_refused(kind: str, tmp_path: Path) -> None:
     data = files(tmp_path)[kind]
     step = 3 if kind == "zip" else 1  # 1,700 bytes, most of them padding
     for length in [*range(0, len(data), step), len(data) - 1]:
-        assert outcome(tmp_path / "cut", data[:length]) is None, length
+        assert outcome(tmp_path / NAMES.get(kind, "cut"), data[:length]) is None, length
 
 
 def mutated(data: bytes, random_: random.Random) -> bytes:
@@ -129,23 +140,25 @@ def mutated(data: bytes, random_: random.Random) -> bytes:
 
 
 def check_mutations(folder: Path, kind: str, seeds: range) -> int:
-    """Number of changed files that were still read. In a zip everything is under a checksum: read means right."""
+    """Number of changed files that were still read. In a zip and a bundle all is under checksums: read means right."""
     data, read = files(folder)[kind], 0
     for seed in seeds:
-        result = outcome(folder / "mutated", mutated(data, random.Random(seed)))
+        result = outcome(folder / NAMES.get(kind, "mutated"), mutated(data, random.Random(seed)))
         read += result is not None
         if kind == "zip" and result is not None:
             assert same(result, TREE), seed
+        if kind == "tf-bundle" and result is not None:
+            assert same(result, {"b": TREE["b"], "w": TREE["w"]}), seed
     return read
 
 
-@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_changed_file_is_refused_or_read_without_any_other_exception(kind: str, tmp_path: Path) -> None:
     assert check_mutations(tmp_path, kind, range(300)) < 250
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_twenty_thousand_changed_files_are_refused_or_read(kind: str, tmp_path: Path) -> None:
     assert check_mutations(tmp_path, kind, range(1000, 21_000)) < 16_000
 

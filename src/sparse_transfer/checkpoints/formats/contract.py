@@ -68,7 +68,9 @@ class Decoded:
     masks: plain key of a weight -> its mask, of the weight's shape, values 0 and 1. Empty: zeros will be looked at.
     keys: plain key -> key in the file.   mask_keys: the same for masks.
     dropped: key in the file -> why it is not part of the network.
+    read_beside: the entries beside the tensors that were read too, so that they are not said to be left out.
     problems: why the file cannot be imported, one clause each; they are shown together with those found later.
+    warnings, notes, assumptions: sentences for the report.   masks_are: how it calls the masks.
     """
 
     weights: Mapping[str, LazyTensor]
@@ -76,7 +78,12 @@ class Decoded:
     masks: Mapping[str, LazyTensor] = field(default_factory=dict[str, LazyTensor])
     mask_keys: Mapping[str, str] = field(default_factory=dict[str, str])
     dropped: Mapping[str, str] = field(default_factory=dict[str, str])
+    read_beside: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()
+    masks_are: str = "masks of the file"
 
 
 @dataclass(frozen=True)
@@ -94,10 +101,14 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Evidence:
-    """By what a family was recognised, and which network it is; None where the keys fit no network of that family."""
+    """By what a family was recognised, and which network it is; None where the keys fit no network of that family.
+
+    choices: networks of which the keys are alike and the caller, or the file, has to name one.
+    """
 
     because: str
     architecture: Architecture | None
+    choices: tuple[Architecture, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,18 @@ def declared_architecture(source: Source, name: str, family: KeyFamily, evidence
     return architecture
 
 
+def trained_on(source: Source) -> tuple[str, ...]:
+    """What is assumed of the pictures of a network that was trained on another data set than ImageNet."""
+    name = source.dataset
+    if name is None or name == "imagenet" or name not in CLASSES:
+        return ()
+    option = f"--statistics {name.removesuffix('397')}"
+    return (
+        f'the file says it was trained on "{name}": its pictures are normalised as the network\'s usually are, and'
+        f" {option} normalises them by that data set's own mean and std, as the paper's full finetuning did",
+    )
+
+
 def class_warning(source: Source, classes: int | None) -> str | None:
     """A sentence where the head has not as many classes as the dataset that the file names."""
     expected = CLASSES.get(source.dataset or "")

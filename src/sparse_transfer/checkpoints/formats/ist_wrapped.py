@@ -4,7 +4,8 @@ IST-DASLab/sparse-imagenet-transfer, utils/masking_utils.py, ``WrappedLayer``; t
 The weight that counts is ``_layer.weight`` where ``_weight_mask`` is 1. What is stored where it is 0 need not be 0.
 """
 
-from sparse_transfer.checkpoints.formats.contract import Decoded, Encoding, KeyTable, encodings, translate
+from sparse_transfer.checkpoints.formats.contract import Decoded, Encoding, KeyTable, encodings
+from sparse_transfer.checkpoints.formats.masked import by_table
 from sparse_transfer.checkpoints.formats.source import Source
 from sparse_transfer.core.errors import listed
 
@@ -23,26 +24,7 @@ def recognise(source: Source) -> str | None:
 
 
 def decode(source: Source) -> Decoded:
-    found = translate(TABLE, source.tensors)
-    weights = {plain: source.tensors[key] for key, plain in found.weights.items()}
-    masks = {plain: source.tensors[key] for key, plain in found.masks.items()}
-    problems: list[str] = []
-    wrapped = {plain for key, plain in found.weights.items() if key.endswith("_layer.weight")}
-    if bare := sorted(wrapped - set(masks)):
-        problems.append(f"{len(bare)} wrapped layers have no mask ({listed(bare)})")
-    if orphans := sorted(set(masks) - set(weights)):
-        problems.append(f"{len(orphans)} masks have no weight ({listed(orphans)})")
-    for key in found.ones:
-        if not bool((source.tensors[key].read() == 1).all()):
-            problems.append(f'"{key}" prunes biases, which no mask of ours covers')
-    return Decoded(
-        weights=weights,
-        keys={plain: key for key, plain in found.weights.items()},
-        masks={name: mask for name, mask in masks.items() if name in weights},
-        mask_keys={plain: key for key, plain in found.masks.items()},
-        dropped=dict.fromkeys(found.ones, "a mask of a bias, all ones"),
-        problems=tuple(problems),
-    )
+    return by_table(source, TABLE, masked="wrapped layers")
 
 
 encodings.add(

@@ -51,7 +51,10 @@ def map_tensors(decoded: Decoded, family: KeyFamily, architecture: Architecture,
     places, problems = _places(decoded, family)
     expected: dict[str, Tensor] = dict(skeleton.state_dict())
     expected |= _expected_head(places, head, family, cast(int, skeleton.feature_dim))
-    problems += _misfits(places, expected, architecture, decoded)
+    bare = _bare_batchnorms(places, expected)
+    problems += _misfits(
+        places, {name: like for name, like in expected.items() if name not in bare}, architecture, decoded
+    )
     if problems := [*decoded.problems, *problems]:
         raise UserError(" and ".join(problems), do="name another architecture with --arch, or fetch the file again")
     reading = _Reading(decoded, places)
@@ -63,6 +66,9 @@ def map_tensors(decoded: Decoded, family: KeyFamily, architecture: Architecture,
     if counters := [name for name in expected if name.endswith(COUNTER) and name not in places]:
         tensors |= {name: torch.zeros((), dtype=torch.int64) for name in counters}
         notes.append(f"{len(counters)} BatchNorm counters ({COUNTER}) are not in the file: 0")
+    if bare:
+        tensors |= {name: torch.full(expected[name].shape, value) for name, value in bare.items()}
+        notes.append(f"{len(bare) // 2} BatchNorms have no weight and bias: 1 and 0, which is exactly the same")
     if f"{head}.weight" in places and f"{head}.bias" not in places:
         tensors[f"{head}.bias"] = torch.zeros(len(tensors[f"{head}.weight"]))
         notes.append("the classifier has no bias: zeros, which is exactly the same")
@@ -101,6 +107,15 @@ def _expected_head(places: Mapping[str, Place], head: str, family: KeyFamily, wi
     if family.head_bias or f"{head}.bias" in places:
         expected[f"{head}.bias"] = torch.empty(classes, device="meta")
     return expected
+
+
+def _bare_batchnorms(places: Mapping[str, Place], expected: Mapping[str, Tensor]) -> dict[str, float]:
+    """Weights and biases that BatchNorms do without (``affine=False``), with their values; {} where one has its own."""
+    norms = [name.removesuffix(".running_mean") for name in expected if name.endswith(".running_mean")]
+    own = [f"{norm}.{part}" for norm in norms for part in ("weight", "bias") if f"{norm}.{part}" in places]
+    if own or not any(f"{norm}.running_mean" in places for norm in norms):
+        return {}
+    return {f"{norm}.{part}": value for norm in norms for part, value in (("weight", 1.0), ("bias", 0.0))}
 
 
 def _misfits(

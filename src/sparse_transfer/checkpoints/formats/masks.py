@@ -3,13 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 # Zeros are a mask where there are this many of them (E14): a trained dense layer has next to none.
 ZEROS_IN_ALL = 0.05
 ZEROS_IN_ONE = 0.20
 SIZE_OF_ONE = 1000
+DENSE_PHASE = (
+    "all {} masks of the file keep everything and its weights hold no zeros: a dense network, as AC/DC saves one in its"
+    " dense phases (best_dense)"
+)
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Masking:
     warnings: tuple[str, ...] = ()
 
 
-def settle(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Masking:
+def settle(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor], masks_are: str = "masks of the file") -> Masking:
     """Decide between masks and zeros. ``weights``: every prunable weight.   ``masks``: the file's, bool.
 
     A mask of the file counts, and a zero that it keeps stays a kept weight (RigL grows connections at 0). Only where
@@ -35,7 +38,7 @@ def settle(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Maskin
     pruning = {name: kept for name, kept in masks.items() if not bool(kept.all())}
     if pruning:
         leaked = {name: int(((weights[name] != 0) & ~kept).sum()) for name, kept in pruning.items()}
-        return Masking(pruning, "masks", _in_words(pruning, len(masks), leaked))
+        return Masking(pruning, "masks", _in_words(pruning, len(masks), leaked, masks_are))
     zeros = {name: weight == 0 for name, weight in weights.items()}
     counts = {name: int(zero.sum()) for name, zero in zeros.items()}
     total = sum(weight.numel() for weight in weights.values())
@@ -45,11 +48,8 @@ def settle(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Maskin
         warning = (f"all {len(masks)} masks of the file keep everything though its weights hold zeros: zeros count",)
         return Masking(kept, "zeros", done, warning if masks else ())
     found = sum(counts.values())
-    return Masking(
-        {},
-        "dense",
-        "nothing is pruned" + (f" ({found:,} of {total:,} weights are 0, too few to be a mask)" if found else ""),
-    )
+    done = "nothing is pruned" + (f" ({found:,} of {total:,} weights are 0, too few to be a mask)" if found else "")
+    return Masking({}, "dense", done, (DENSE_PHASE.format(len(masks)),) if masks else ())
 
 
 def is_sparse(counts: Sequence[tuple[int, int]]) -> bool:
@@ -60,13 +60,13 @@ def is_sparse(counts: Sequence[tuple[int, int]]) -> bool:
     )
 
 
-def select(weight: Tensor, kept: Tensor) -> Tensor:
-    """The weight with +0 where it is pruned, whatever was stored there. Selects, never multiplies."""
-    return torch.where(kept, weight, torch.zeros((), dtype=weight.dtype))
+def select_(weight: Tensor, kept: Tensor) -> None:
+    """Put +0, in place, where the weight is pruned, whatever was stored there. Selects, never multiplies."""
+    weight.masked_fill_(~kept, 0)
 
 
-def _in_words(pruning: Mapping[str, Tensor], masks: int, leaked: Mapping[str, int]) -> str:
-    done = f"masks of the file, {len(pruning)} of {masks} prune"
+def _in_words(pruning: Mapping[str, Tensor], masks: int, leaked: Mapping[str, int], masks_are: str) -> str:
+    done = f"{masks_are}, {len(pruning)} of {masks} prune"
     if masks > len(pruning):
         done += f" and {masks - len(pruning)} are all ones (dense layers)"
     if total := sum(leaked.values()):

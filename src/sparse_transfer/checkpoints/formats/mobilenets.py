@@ -59,14 +59,17 @@ def _is_depthwise(shapes: Shapes, key: str) -> bool:
 
 
 def _evidence(shapes: Shapes, stem: str, pointwise: str) -> Evidence:
-    """Which profile and width has these output channels."""
     found = {
         int(match[1]): shape[0]
         for key, shape in shapes.items()
         if len(shape) == 4 and (match := re.fullmatch(pointwise, key))
     }
-    outputs = (shapes[stem][0], *(found[block] for block in sorted(found)))
-    because = f"a 3×3 stem of {outputs[0]} outputs and {len(found)} separable blocks, the last of {outputs[-1]}"
+    return widths_evidence((shapes[stem][0], *(found[block] for block in sorted(found))))
+
+
+def widths_evidence(outputs: tuple[int, ...]) -> Evidence:
+    """Which profile and width has a stem and pointwise convolutions of these many outputs, in network order."""
+    because = f"a 3×3 stem of {outputs[0]} outputs and {len(outputs) - 1} separable blocks, the last of {outputs[-1]}"
     for profile, channels in PROFILES.items():
         width = outputs[-1] / channels[-1]
         if outputs == _scaled(channels, width):

@@ -57,10 +57,10 @@ def recognise(source: Source, shapes: Shapes, given: Architecture | None) -> Rec
 
 
 def _family(shapes: Shapes, given: Architecture | None) -> tuple[str, Evidence]:
-    if given is not None and given.name.startswith("timm:"):
-        return "own_names", Evidence("named by the caller", given)
+    is_timms = given is not None and given.name.startswith("timm:")
     for name in key_families:
-        if (evidence := key_families.get(name).recognise(shapes)) is not None:
+        evidence = key_families.get(name).recognise(shapes)
+        if evidence is not None and (not is_timms or given in (evidence.architecture, *evidence.choices)):
             return name, evidence
     if given is not None:
         return "own_names", Evidence("named by the caller", given)
@@ -76,6 +76,12 @@ def _architecture(
     """What the keys show, with the arguments that the file's own name for it, or else the caller, adds."""
     found, named = evidence.architecture, given or declared
     if found is None:
+        if named is None and evidence.choices:
+            raise UserError(
+                f"its tensors ({evidence.because}) are those of {' and of '.join(map(str, evidence.choices))}, which"
+                " differ in the pictures they want",
+                do=f"name the one with --arch {evidence.choices[0]} or --arch {evidence.choices[-1]}",
+            )
         if named is None:
             raise UserError(
                 f'its keys are those of the family "{name}", and no network of it has {evidence.because}',

@@ -21,8 +21,8 @@ DEPTHS: dict[tuple[bool, tuple[int, ...]], str] = {
     (True, (3, 8, 36, 3)): "resnet152",
 }
 RIGL = Architecture("resnet50", {"pool": "same"})
-# The transfer code feeds RigL's networks pictures resized bicubically (protocol 9.8: an approximation of TF's).
-RIGL_PREPROCESSING = Preprocessing(interpolation="bicubic")
+# state_of_sparsity/sparse_rn50/resnet_preprocessing.py, which RigL shares. Protocol cvpr2022 resizes with Pillow.
+RIGL_PREPROCESSING = Preprocessing(interpolation="tf1_bicubic", antialias=False)
 
 STRIDE = (
     "stride v1.5 (in the 3×3), as torchvision and the published sparse networks have it: tensors cannot tell;"
@@ -33,7 +33,10 @@ POOL = (
     " give --arch resnet50,pool=same if it is one"
 )
 PICTURES = "pictures as for torchvision's first weights; its later ones, and timm's of the same names, differ"
-BICUBIC = "pictures resized bicubically, as the transfer code does: close to TensorFlow's way, not equal to it"
+BICUBIC = (
+    "pictures cut and then resized as TensorFlow 1 did when RigL was evaluated, but for its JPEG decoder and rounding;"
+    " protocol cvpr2022 resizes and then cuts them with Pillow, as the transfer code does"
+)
 
 
 def recognise_torchvision(shapes: Shapes) -> Evidence | None:

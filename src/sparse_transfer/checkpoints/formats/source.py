@@ -15,12 +15,35 @@ BARE_SHARE = 0.8
 
 
 @dataclass(frozen=True)
+class Told:
+    """What the caller says of how the sparsity is made, for encodings whose files hold no zeros and no mask.
+
+    sparsity: the share to prune, in [0, 1).   nm: (N, M), N kept of every M.
+    ticket: which weights of a lottery ticket are meant, ``initial`` or ``trained``.
+    method: the pruning method, free text; the name of one that prunes by a rule (``SR-STE``) asks for that rule.
+    """
+
+    sparsity: float | None = None
+    nm: tuple[int, int] | None = None
+    ticket: str | None = None
+    method: str | None = None
+
+    def is_method(self, name: str) -> bool:
+        """Whether the method is ``name``, however it is spelt: SR-STE, sr_ste and SRSTE are one."""
+        return self.method is not None and _letters(self.method) == _letters(name)
+
+
+NOTHING_TOLD = Told()
+
+
+@dataclass(frozen=True)
 class Source:
     """A foreign file's tensors under the keys of the network itself.
 
     tensors: key less any wrapper's prefix -> tensor.   prefix: what was taken off every key, "" for nothing.
     place: the entry that held them, "" where they are the file itself.
     beside: the file's other entries.   dropped: key -> why it is no tensor of the network.
+    told: what the caller says of the file, for an encoding that cannot do without.
     """
 
     container: Container
@@ -29,6 +52,7 @@ class Source:
     prefix: str
     beside: Mapping[str, Tree]
     dropped: Mapping[str, str]
+    told: Told = NOTHING_TOLD
 
     @property
     def declared(self) -> str | None:
@@ -38,6 +62,16 @@ class Source:
         candidates += [self.beside.get("arch"), self.beside.get("arch_key")]
         return next((name for name in candidates if isinstance(name, str) and name), None)
 
+    def setting(self, name: str) -> float | None:
+        """A number that the file keeps among the settings of its training, under ``args`` or ``config``."""
+        for entry in ("args", "config"):
+            value = self.beside.get(entry)
+            content = value.state if isinstance(value, StandIn) else value  # an argparse.Namespace is never made
+            number = content.get(name) if isinstance(content, Mapping) else None
+            if isinstance(number, int | float) and not isinstance(number, bool):
+                return float(number)
+        return None
+
     @property
     def dataset(self) -> str | None:
         """The dataset that the file says its head is for (IST)."""
@@ -45,15 +79,8 @@ class Source:
         name = config.get("dataset") if isinstance(config, Mapping) else None
         return name if isinstance(name, str) else None
 
-    @property
-    def unread_masks(self) -> int:
-        """How many masks Distiller's scheduler holds; a format of their own is to read them."""
-        schedule = self.beside.get("compression_sched")
-        masks = schedule.get("masks_dict") if isinstance(schedule, Mapping) else None
-        return sum(isinstance(mask, LazyTensor) for mask in masks.values()) if isinstance(masks, Mapping) else 0
 
-
-def find_source(container: Container) -> Source:
+def find_source(container: Container, told: Told = NOTHING_TOLD) -> Source:
     """Find the tensors. Raises ``UserError`` where there are none, or where a whole module stands in their place."""
     root, path = container.root, container.path
     if not isinstance(root, Mapping):
@@ -80,7 +107,12 @@ def find_source(container: Container) -> Source:
         prefix,
         {key: value for key, value in entries.items() if place and key != place},
         dropped,
+        told,
     )
+
+
+def _letters(name: str) -> str:
+    return "".join(character for character in name.lower() if character.isalnum())
 
 
 def has_tensors(value: Tree) -> bool:

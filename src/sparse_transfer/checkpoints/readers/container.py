@@ -1,11 +1,14 @@
 """What every reader of a foreign file gives: a tree of plain values whose tensors are still on disk."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from sparse_transfer.core.files import BLOCK_BYTES
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,10 @@ Tree = (
 class Container:
     """A foreign file, opened: ``root`` is what its author saved.
 
-    kind: ``torch-zip``, ``torch-legacy``, ``safetensors``.
+    kind: ``torch-zip``, ``torch-legacy``, ``safetensors``, ``tf-bundle``, ``tfjs``, ``onnx``.
     metadata: the safetensors ``__metadata__`` entry, else empty.
     stand_ins: names of the classes in the file that were not looked up, sorted.
+    files: where the tensors lie in several files, all of them in order, ``path`` first.
     """
 
     kind: str
@@ -56,3 +60,13 @@ class Container:
     root: Tree
     metadata: Mapping[str, str]
     stand_ins: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+
+    def sha256(self) -> str:
+        """Of the file's bytes, 64 hex digits; of several files, of their bytes one after another."""
+        digest = hashlib.sha256()
+        for path in self.files or (self.path,):
+            with path.open("rb") as file:
+                while block := file.read(BLOCK_BYTES):
+                    digest.update(block)
+        return digest.hexdigest()
