@@ -1,6 +1,6 @@
-"""Write docs/reference/cli.md from the commands and docs/reference/datasets.md from the dataset specs.
+"""Write docs/reference: cli.md from the commands, datasets.md from the dataset specs, formats.md from the formats.
 
-``python tools/write_reference.py`` writes both; with ``--check`` it writes nothing and exits with 1 where one is stale.
+``python tools/write_reference.py`` writes them; with ``--check`` it writes nothing and exits with 1 where one is stale.
 """
 
 import sys
@@ -18,7 +18,7 @@ WRITTEN = "<!-- Written by tools/write_reference.py: change what it reads, and r
 
 def pages() -> dict[str, str]:
     """File name in docs/reference -> its text."""
-    return {"cli.md": cli_page(), "datasets.md": datasets_page()}
+    return {"cli.md": cli_page(), "datasets.md": datasets_page(), "formats.md": formats_page()}
 
 
 def stale(folder: Path = REFERENCE) -> list[str]:
@@ -66,6 +66,44 @@ def datasets_page() -> str:
         " use them.",
         _table(rows),
         *(_layouts(spec) for spec in specs),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def formats_page() -> str:
+    """Containers, encodings and families of names, each in the order in which a file is asked."""
+    from sparse_transfer.checkpoints.formats import encodings, key_families  # torch comes with them
+    from sparse_transfer.checkpoints.formats.notes import CONTAINERS, ENCODINGS, FAMILIES
+
+    containers = [(f"`{name}`", note.files, note.known_by, note.pitfall) for name, note in CONTAINERS.items()]
+    encoding_rows = [
+        (f"`{name}`", note.known_by, note.pruned, note.say or "nothing", note.pitfall, encodings.get(name).cite)
+        for name, note in ((name, ENCODINGS[name]) for name in encodings)
+    ]
+    family_rows = [
+        (f"`{name}`", note.networks, note.known_by, note.pitfall or "none known", key_families.get(name).cite)
+        for name, note in ((name, FAMILIES[name]) for name in key_families)
+    ]
+    parts = [
+        "# Formats",
+        WRITTEN,
+        "`import` asks three things of a file: what contains it, where its sparsity is written down, and whose names"
+        " its tensors bear. Every answer goes with every other. The report says which were found and why, and"
+        " `sparse-transfer inspect FILE` says it without writing anything.",
+        "## Containers",
+        "Told by their bytes, whatever the file is called. Nothing in them is executed; a file that asks for it is"
+        " refused.",
+        _table([("container", "files", "recognised by", "pitfalls"), *containers]),
+        "## Where the sparsity is",
+        "The first that a file fits is taken. Pruned weights are set to 0 by selection, whatever the file has there,"
+        " and the report counts those that were not 0. Zeros of the file are its mask only where it has no other.",
+        _table(
+            [("encoding", "recognised by", "where the sparsity is", "to be said", "pitfalls", "source"), *encoding_rows]
+        ),
+        "## Whose names",
+        "Where tensors cannot tell two networks apart, the usual one is taken and the report says so;"
+        " `--arch` decides.",
+        _table([("family", "networks", "recognised by", "pitfalls", "source"), *family_rows]),
     ]
     return "\n\n".join(parts) + "\n"
 

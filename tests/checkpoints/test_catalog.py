@@ -1,7 +1,9 @@
 """The catalogue is whole and consistent, and its commands say what it knows. Nothing here leaves this machine."""
 
+import gzip
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +14,14 @@ import pytest
 
 from sparse_transfer.checkpoints import catalog
 from sparse_transfer.checkpoints.catalog import Published, fetchable, published, search
+from sparse_transfer.checkpoints.file import load
+from sparse_transfer.checkpoints.importing import import_checkpoint
 from sparse_transfer.cli import main as program
 from sparse_transfer.core.errors import UserError
 from sparse_transfer.core.progress import set_quiet
 from sparse_transfer.models import Architecture
+from support import foreign_tf
+from support.archives import tar_of
 from support.file_server import FileServer, Sends, file_server
 
 NOT_BUILT = {"several", "inception_v3", "vgg11", "vgg16", "vgg19"}
@@ -255,6 +261,29 @@ def test_get_fetches_and_says_what_it_wrote(server: FileServer, capsys: pytest.C
     assert Path("resnet50.acdc_s80.pth").read_bytes() == b"abc"
     status, out, err = ran(capsys, "get", "resnet50.acdc_s80", "-o", "deep/er/a.pth", "--quiet")
     assert (status, out.split(" (")[0], err) == (0, "written: deep/er/a.pth", "")
+
+
+def test_an_archive_that_get_wrote_comes_in_by_the_line_that_show_prints(
+    server: FileServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """RigL's networks are TensorFlow bundles in a ``.tar.gz``."""
+    name = "mobilenet_v1.rigl_erk10x_s89"
+    made = tmp_path / "made"
+    made.mkdir()
+    sample = foreign_tf.mask_sample(made)
+    files = {f"run/{path.name}": path.read_bytes() for path in made.iterdir()}
+    found = import_checkpoint(sample.path)
+    items = relocated(server.address)
+    items[name] = replace(items[name], sparsity=round(found.report.sparsities.masked.sparsity, 3))
+    monkeypatch.setattr(catalog, "published", lambda: items)
+    server.put(f"/{name}.tar.gz", Sends(gzip.compress(tar_of(files))))
+    assert ran(capsys, "get", name, "-q")[0] == 0
+    words = shlex.split(ran(capsys, "show", name)[1].splitlines()[-1].removeprefix("import with"))
+    assert program.run(words[1:]) == 0
+    written = load(f"{name}.safetensors")
+    assert written.digest == found.network.digest()
+    assert (written.origin.method, written.origin.licence) == ("RigL", "Apache-2.0")
+    assert written.origin.file == f"{name}.tar.gz/{sample.path.name}"
 
 
 def test_get_compares_the_digits_that_are_published(server: FileServer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,18 @@ from torch import Tensor, nn
 from sparse_transfer.checkpoints.formats.rules import ORDERS, Order, is_n_of_m, largest, n_of_m
 from sparse_transfer.checkpoints.importing import Imported, Said, import_checkpoint, import_container
 from sparse_transfer.core.errors import UserError
-from support.foreign import container, ist, prefixed, prunable, pruned, random_masks, torchvision_vit_tiny, wrapped
+from support.foreign import (
+    ConvHead,
+    container,
+    ist,
+    prefixed,
+    prunable,
+    pruned,
+    random_masks,
+    randomised,
+    torchvision_vit_tiny,
+    wrapped,
+)
 from support.foreign_explicit import CLASSES, small, small_with
 from support.foreign_implicit import (
     conv_headed,
@@ -337,6 +348,26 @@ def _plain(root: dict[str, object]) -> dict[str, object]:
         else value
         for key, value in root.items()
     }
+
+
+def test_hidden_networks_wide_resnet50_computes_what_torchvisions_does() -> None:
+    """Two layers with scores: that all may have them is shown on a small network."""
+    from torchvision.models import wide_resnet50_2
+
+    body = wide_resnet50_2()
+    body.fc = nn.Identity()
+    network = randomised(ConvHead(body, 2048, CLASSES))
+    state = dict(network.state_dict())
+    scores = {key: noise(tuple(state[key].shape), 3) for key in ("layer1.0.conv2.weight", "fc.weight")}
+    masks = {key: keep_but_smallest(score, 0.7) for key, score in scores.items()}
+    imported = brought_in(hidden_tree(state, scores), sparsity=0.7)
+    assert str(imported.network.backbone.architecture) == "resnet50,width=2"
+    assert_masks(imported, masks)
+    effective = pruned(without_affine(state), masks)
+    network.load_state_dict(
+        {key if key.startswith("fc.") else f"body.{key}": value for key, value in effective.items()}
+    )
+    assert_computes(imported, network.eval(), 33)
 
 
 def test_hidden_networks_without_a_share_are_refused() -> None:

@@ -560,6 +560,31 @@ def _resnet50_on_meta() -> nn.Module:
         return resnet50()
 
 
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [("wide_resnet50_2", "resnet50,width=2"), ("wide_resnet101_2", "resnet101,width=2"), ("resnet152", "resnet152")],
+)
+def test_a_wide_resnet_is_told_by_its_middle_convolutions(theirs: str, ours: str) -> None:
+    from torchvision.models import get_model
+
+    with torch.device("meta"):
+        state = get_model(theirs).state_dict()
+    evidence = key_families.get("resnet").recognise({key: tuple(tensor.shape) for key, tensor in state.items()})
+    assert evidence is not None
+    assert evidence.architecture == Architecture.parse(ours)
+    assert ("2 times as wide" in evidence.because) == ("width" in ours)
+
+
+@pytest.mark.parametrize("channels", [32 * 4, 65, 64 * 17])
+def test_middle_convolutions_of_groups_or_odd_widths_fit_no_network(channels: int) -> None:
+    """Of ResNeXt's 128 channels each reads four."""
+    inputs = 4 if channels == 128 else channels
+    state = {key: torch.empty(tensor.shape) for key, tensor in _resnet50_on_meta().state_dict().items()}
+    state["layer1.0.conv2.weight"] = torch.empty(channels, inputs, 3, 3)
+    with pytest.raises(UserError, match=rf"1 tensors have another shape than in resnet50 \(first: .*\[{channels}, "):
+        brought_in(state)
+
+
 def test_preprocessing_travels_with_the_format() -> None:
     distiller = brought_in(cifar()[1])
     assert distiller.network.backbone.preprocessing == Preprocessing(

@@ -1,6 +1,7 @@
 """Looking into a checkpoint, and at two of them side by side: every number by hand."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,12 +10,15 @@ import torch
 
 from sparse_transfer.checkpoints.difference import diff
 from sparse_transfer.checkpoints.file import Origin, load, save
+from sparse_transfer.checkpoints.importing import import_checkpoint
 from sparse_transfer.checkpoints.inspecting import inspect
+from sparse_transfer.cli import main as program
 from sparse_transfer.core.errors import UserError
 from sparse_transfer.models import Backbone, Head, Network, Preprocessing
 from sparse_transfer.sparsity import Mask
 from support import foreign
 from support.golden import golden_network
+from support.samples import SAMPLES
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -178,3 +182,46 @@ def test_networks_of_two_kinds_say_what_only_one_has(tmp_path: Path) -> None:
     assert "layer2.0.downsample.0.weight" in found.only_b
     assert max(map(len, found.render().splitlines())) <= 100
     assert json.loads(json.dumps(found.to_json()))["is_same"] is False
+
+
+# --- foreign files that leave something to be said ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["cram", "sr_ste", "dnw", "hidden_networks", "lottery_ticket"])
+def test_a_foreign_file_is_inspected_and_compared_with_what_an_import_has_to_be_told(name: str, tmp_path: Path) -> None:
+    sample = SAMPLES[name](tmp_path)
+    assert sample.said
+    hints: dict[str, object] = dict(sample.said)
+    imported = import_checkpoint(sample.path, **hints)  # type: ignore[arg-type]
+    ours = tmp_path / "ours.safetensors"
+    save(imported.network, ours, origin=imported.origin)
+    found = inspect(sample.path, **hints)  # type: ignore[arg-type]
+    assert sum(layer.size - layer.kept for layer in found.layers) == sample.pruned
+    assert (found.file, found.digest, found.format) == (sample.path.name, load(ours).digest, imported.origin.format)
+    assert diff(sample.path, ours, **hints).is_same  # type: ignore[arg-type]
+    assert diff(ours, sample.path, **hints).is_same  # type: ignore[arg-type]
+
+
+def test_what_is_said_of_a_file_of_ours_is_checked_when_it_is_inspected() -> None:
+    assert inspect(GOLDEN / "v1-packed.safetensors", sparsity=None).format == "sparse_transfer"
+    with pytest.raises(UserError, match="sparsity"):
+        inspect(GOLDEN / "v1-packed.safetensors", sparsity=0.01)
+
+
+def test_the_commands_take_the_options_of_import(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sample = SAMPLES["sr_ste"](tmp_path)
+    said = [word for key, value in sample.said.items() for word in (f"--{key}", OPTIONS.get(key, str)(value))]
+    ours = tmp_path / "ours.safetensors"
+    assert program.run(["import", str(sample.path), "-o", str(ours), *said, "--quiet"]) == 0
+    capsys.readouterr()
+    assert program.run(["inspect", str(sample.path), "--json", *said]) == 0
+    assert json.loads(capsys.readouterr().out)["digest"] == load(ours).digest
+    assert program.run(["diff", str(sample.path), str(ours), "--json", *said]) == 0
+    assert json.loads(capsys.readouterr().out)["is_same"] is True
+    assert program.run(["diff", str(sample.path), str(ours), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["is_same"] is False
+    assert program.run(["inspect", str(sample.path), "--nm", "5:4"]) == 2
+    assert '"5:4" is no N:M pattern' in capsys.readouterr().err
+
+
+OPTIONS: dict[str, Callable[[object], str]] = {"nm": lambda value: ":".join(map(str, value))}  # type: ignore[call-overload]

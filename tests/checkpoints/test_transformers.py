@@ -73,6 +73,27 @@ def test_the_name_of_timm_may_be_given_for_torchvisions_names(torchvisions: nn.M
     assert imported.report.family == "vit_torchvision"
 
 
+@pytest.mark.parametrize("name", ["pos_embed", "cls_token", "norm.weight"])
+def test_a_mask_of_what_is_no_layer_is_refused_where_it_prunes_and_says_nothing_where_it_does_not(
+    deit: nn.Module, name: str
+) -> None:
+    """Tables of positions have as many dimensions as weights."""
+    state = dict(deit.state_dict())
+    weights = {"blocks.0.mlp.fc1.weight": random_masks(state, 0.5)["blocks.0.mlp.fc1.weight"]}
+    masks = {**weights, name: torch.ones(state[name].shape)}
+    given = {"architecture": Architecture("timm:deit_tiny_patch16_224")}
+    imported = brought_in({"state_dict": state, "compression_sched": {"masks_dict": masks}}, **given)
+    assert list(imported.network.masks()) == list(weights)
+    assert imported.report.masks.startswith("masks of the file, 1 of 1 prune")
+    masks[name].view(-1)[0] = 0
+    with pytest.raises(UserError) as caught:
+        brought_in({"state_dict": state, "compression_sched": {"masks_dict": masks}}, **given)
+    assert str(caught.value) == (
+        f'1 masks are for what is no convolution or linear layer ("compression_sched.masks_dict.{name}");'
+        " name another architecture with --arch, or fetch the file again"
+    )
+
+
 def test_vit_and_deit_have_to_be_named(deit: nn.Module) -> None:
     state = dict(deit.state_dict())
     with pytest.raises(UserError) as caught:

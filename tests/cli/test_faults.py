@@ -152,6 +152,25 @@ def test_a_name_that_the_terminal_cannot_show_stops_nothing(
         assert "caf\\udce9.png" in capsys.readouterr().out
 
 
+def test_a_class_whose_name_is_no_utf_8_goes_all_the_way(
+    run: Callable[..., Said], network: Path, tmp_path: Path
+) -> None:
+    """Bytes of a folder's name that are no text come back from network and runs as they were."""
+    latin = os.fsdecode(b"caf\xe9")
+    pictures = class_folders(tmp_path / "pictures", train=4, test=2)
+    for part in ("train", "test"):
+        (pictures / part / CLASSES[0]).rename(pictures / part / latin)
+    data, out = f"folder:{pictures}", ["--runs", tmp_path / "runs", "--output"]
+    head, full = tmp_path / "head.safetensors", tmp_path / "full.safetensors"
+    assert run("linear", network, data, *QUICKLY, *out, head).status == 0
+    assert run("finetune", network, data, "--seed", 1, "--epochs", 1, "--threads", 1, *out, full).status == 0
+    for path in (head, full):
+        learnt = load(path).head
+        assert learnt is not None
+        assert learnt.classes == tuple(sorted((*CLASSES[1:], latin), key=os.fsencode))
+    assert run("evaluate", head, data, "--threads", 1).status == 0
+
+
 # --- a full disk --------------------------------------------------------------------------------------------------
 
 

@@ -42,28 +42,41 @@ def outcome(place: Path) -> tuple[str, str, float | None]:
     return load(found.folder / "network.safetensors").digest, str(found.result.last), found.result.cross_entropy
 
 
+def states(place: Path) -> set[str]:
+    """The states that are there now, and the result as the last of them."""
+    return {path.name for pattern in ("state-*.safetensors", "result.json") for path in place.rglob(pattern)}
+
+
 @pytest.mark.parametrize("name", WAYS)
 def test_killed_at_random_moments(network: Path, tmp_path: Path, name: str) -> None:
     pictures = class_folders(tmp_path / "pictures")
     whole = ended(start(*words(network, pictures, tmp_path / "whole", WAYS[name])))
     assert whole.status == 0, whole.err
     rng = random.Random(len(name))
-    kills, runs = 0, 0
-    while kills < KILLS // len(WAYS):
+    budget, kills, runs, taken_up = KILLS // len(WAYS), 0, 0, 0
+    took_s = records([tmp_path / "whole"])[0].events()[-1]["t_s"]
+    assert isinstance(took_s, float)
+    while kills < budget:
         place = tmp_path / f"killed{runs}"
         while not records([place] if place.exists() else []):
             process = start(*words(network, pictures, place, WAYS[name]))
             try:
-                wait_for(lambda: list(place.rglob("metrics.jsonl")) or None, process)  # noqa: B023 - used at once
-                process.wait(rng.uniform(0, 6))
+                if kills >= budget:
+                    process.wait()
+                elif rng.random() < 0.9:  # somewhere in the work, else while it starts
+                    before = states(place)
+                    wait_for(lambda: states(place) - before, process)  # noqa: B023 - used at once
+                process.wait(rng.uniform(0, took_s / 5))
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL if rng.random() < 0.8 else signal.SIGTERM)
                 kills += 1
             ended(process)
         assert outcome(place) == outcome(tmp_path / "whole"), f"run {runs}, after {kills} kills in all"
         assert not list(place.rglob("state-*"))
+        taken_up += sum(event["event"] == "resume" for event in records([place])[0].events())
         runs += 1
-    print(f"{name}: {kills} kills in {runs} runs")
+    assert taken_up > kills / 2, "most attempts found a state to go on from"
+    print(f"{name}: {kills} kills in {runs} runs, {taken_up} times taken up")
 
 
 def test_two_processes_stop_together_and_go_on(network: Path, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ def test_arguments_at_their_default_are_dropped_so_that_equal_networks_are_equal
         ("resent50", 'no architecture is called "resent50"; did you mean "resnet50"?'),
         ("resnet50,strid=v1", 'architecture: resnet50 has no argument "strid"; did you mean "stride"?'),
         ("wideresnet,depth=deep", 'architecture wideresnet, depth: "deep" is no int'),
+        ("resnet18,width=2", 'architecture: resnet18 has no argument "width"; there are "pool", "stem", "stride"'),
         ("resnet50,v1", 'architecture "resnet50,v1": "v1" is not key=value'),
         ("timm:resnet50,width=2", 'architecture: timm:resnet50 has no argument "width"; a timm name has none'),
     ],
@@ -38,6 +39,7 @@ def test_what_names_no_network_is_refused_in_one_sentence(text: str, message: st
     ("text", "message"),
     [
         ("resnet50,stride=v2", 'resnet: stride="v2"; it is "v1.5" (stride in the 3×3) or "v1" (in the 1×1)'),
+        ("resnet50,width=0", "resnet: width=0; it lies between 1 and 16, 2 is a wide ResNet"),
         ("resnet20,shortcut=C", 'CIFAR ResNet: shortcut="C"; it is "A" (zero channels, no parameters) or "B" (1×1'),
         ("resnet20,width=0.01", "CIFAR ResNet: width=0.01 leaves no channel; it is above 1/32"),
         ("wideresnet,depth=18", "wideresnet: depth=18; it is 6n + 4: 10, 16, 22, 28, 34, 40"),

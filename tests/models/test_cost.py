@@ -27,9 +27,13 @@ def test_resnet50_at_224_px_has_the_published_macs():
     assert total == 4_089_184_256
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"])
+WIDE = {"resnet50,width=2": "wide_resnet50_2", "resnet101,width=2": "wide_resnet101_2"}
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", *WIDE])
 def test_macs_are_torchvision_s_ops(name: str):
-    published = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].meta["_ops"]  # in 10^9, three decimals
+    weights = torchvision.models.get_model_weights(WIDE.get(name, name))
+    published = weights["IMAGENET1K_V1"].meta["_ops"]  # in 10^9, three decimals
     backbone = unfilled(name)
     total = cost(backbone, 224).macs_dense + backbone.feature_dim * 1000
     assert round(total / 1e9, 3) == published

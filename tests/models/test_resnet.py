@@ -29,10 +29,13 @@ def assert_equal(a: Tensor, b: Tensor) -> None:
     torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"])
-def test_features_and_names_are_torchvision_s(name: str):
+NAMES = [(name, name) for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")]
+
+
+@pytest.mark.parametrize(("architecture", "name"), [*NAMES, ("resnet50,width=2", "wide_resnet50_2")])
+def test_features_and_names_are_torchvision_s(architecture: str, name: str):
     reference = theirs(name)
-    module = ours(name, reference.state_dict())
+    module = ours(architecture, reference.state_dict())
     assert list(module.state_dict()) == list(reference.state_dict())
     with torch.no_grad():
         assert_equal(module(IMAGES), reference(IMAGES))

@@ -1,11 +1,12 @@
 """Files that mean harm, built by code: what is known to get past scanners of pickles, and the classics.
 
 Each live pickle, given to Python's own ``pickle.loads``, makes the file ``marker``. Where they come from: the issues
-and pull requests mmaitre314/picklescan#14, #46, #74, protectai/modelscan#263, #338, google/saferpickle#18 and
-trailofbits/fickling#190, read for what they describe.
+and pull requests mmaitre314/picklescan#14, #46, #66, #74, protectai/modelscan#263, #313, #338, google/saferpickle#18
+and trailofbits/fickling#190, and CVE-2026-56304, read for what they describe.
 """
 
 import io
+import marshal
 import pickle
 import struct
 import zipfile
@@ -28,6 +29,11 @@ def text(value: str) -> bytes:
     """BINUNICODE."""
     raw = value.encode()
     return b"X" + struct.pack("<I", len(raw)) + raw
+
+
+def raw(value: bytes) -> bytes:
+    """BINBYTES."""
+    return b"B" + struct.pack("<I", len(value)) + value
 
 
 def live_pickles(marker: Path) -> dict[str, bytes]:
@@ -70,6 +76,28 @@ def live_pickles(marker: Path) -> dict[str, bytes]:
         "through torch's own rebuild function": b"\x80\x02ctorch._tensor\n_rebuild_from_type_v2\n(cposix\nsystem\n"
         + (b"cbuiltins\nint\n" + shell + b"\x85}tR."),
         "subprocess": b"\x80\x02csubprocess\ncheck_call\n](" + text("touch") + text(str(marker)) + b"e\x85R.",
+        "importlib.import_module": b"\x80\x02cbuiltins\ngetattr\n(cimportlib\nimport_module\n"
+        + (text("os") + b"\x85R" + text("system") + b"tR" + shell + b"\x85R."),
+        "pkgutil.resolve_name": b"\x80\x02cpkgutil\nresolve_name\n" + text("os:system") + b"\x85R" + shell + b"\x85R.",
+        "operator.attrgetter": b"\x80\x02coperator\nattrgetter\n"
+        + text("system")
+        + b"\x85R"
+        + (b"cimportlib\nimport_module\n" + text("posix") + b"\x85R\x85R" + shell + b"\x85R."),
+        "marshal": b"\x80\x03cbuiltins\nexec\n(cmarshal\nloads\n"
+        + (raw(marshal.dumps(compile(source, "x", "exec"))) + b"\x85R}tR."),
+        "a pickle in a pickle": b"\x80\x03cpickle\nloads\n" + raw(b"cposix\nsystem\n" + shell + b"\x85R.") + b"\x85R.",
+        "a torch file in a pickle": b"\x80\x03ctorch.storage\n_load_from_bytes\n"
+        + (raw(legacy_of(b"\x80\x02cposix\nsystem\n" + shell + b"\x85R.")) + b"\x85R."),
+        "cProfile.run": b"\x80\x02ccProfile\nrun\n" + text(source) + b"\x85R.",
+        "logging.FileHandler": b"\x80\x02clogging\nFileHandler\n" + text(str(marker)) + b"\x85R.",
+        "a method of a path": b"\x80\x04"
+        + text("pathlib")
+        + text("Path.touch")
+        + b"\x93cpathlib\nPosixPath\n"
+        + (text(str(marker)) + b"\x85R\x85R."),
+        # The harm is done when the stream turns out to be broken: scanners that give up there have seen nothing.
+        "before a broken stream": b"\x80\x02cposix\nsystem\n" + shell + b"\x85R\xff.",
+        "before the end of the file": b"\x80\x02cposix\nsystem\n" + shell + b"\x85R",
         "a default factory": b"\x80\x02ccollections\ndefaultdict\ncposix\nsystem\n\x85R"
         + (text("k") + b"cposix\nsystem\n" + shell + b"\x85Rs."),
     }
@@ -86,6 +114,10 @@ def dead_pickles() -> dict[str, bytes]:
         + (text("/bin/false") + b"]]\x87R."),
         "mlflow": b"\x80\x02cmlflow.projects.backend.local\n_run_entry_point\n" + text("id") + b"\x85R.",
         "pandas.read_csv": b"\x80\x02cpandas\nread_csv\n" + text("nowhere.csv") + b"\x85R.",
+        "ensurepip": b"\x80\x02censurepip\n_run_pip\n](" + text("--version") + b"e\x85R.",
+        "pip.main": b"\x80\x02cpip\nmain\n](" + text("--version") + b"e\x85R.",
+        "a class of a submodule": b"\x80\x04" + text("asyncio.unix_events") + text("_UnixSubprocessTransport._start")
+        + b"\x93(" + text("id") + b"tR.",
         "torch.hub.load": b"\x80\x02ctorch.hub\nload\n" + text("a/b") + b"\x85R.",
         "torch.load": b"\x80\x02ctorch\nload\n" + text("x.pth") + b"\x85R.",
         "5,000 rebuilds in each other": b"\x80\x02ctorch._tensor\n_rebuild_from_type_v2\nq\x00)"

@@ -24,7 +24,7 @@ from sparse_transfer.training.optimiser import OptimiserSettings
 from sparse_transfer.training.schedule import Schedule
 from sparse_transfer.training.settings import TrainSettings
 from sparse_transfer.training.state import States
-from support.learners import learner
+from support.learners import CPU, learner
 from support.pictures import class_folders
 
 FACTS = Preprocessing(resize=16, crop=16)
@@ -93,6 +93,33 @@ def test_a_training_that_was_stopped_ends_like_one_that_was_not(
         begun(learner(SETTINGS), splits, tmp_path, selects=selects)
     again = begun(learner(SETTINGS, seed=5), splits, tmp_path, selects=selects)
     assert same(whole, again)
+
+
+def test_views_cut_on_the_device_are_the_same_after_a_stop(
+    splits: Splits, tmp_path: Path, interrupting: list[int]
+) -> None:
+    """Other workers, and a cache that one of the two trainings does without, change nothing either."""
+    cut_there = Task(splits.train, training(FACTS, on_device=True), splits.test, evaluation(FACTS), selects=False)
+
+    def go(folder: Path | None, **how: int) -> Trained:
+        made = learner(SETTINGS, execution=replace(CPU, **how))  # type: ignore[arg-type]
+        return train(made, cut_there, States(folder, "run"), 21, ignore)
+
+    whole = go(None)
+    interrupting[0] = 15 + 7
+    with pytest.raises(Interrupted):
+        go(tmp_path, workers=2)
+    assert same(whole, go(tmp_path, workers=1, cache_bytes=10**7))
+    assert not same(whole, begun(learner(SETTINGS), splits, None)), "the pixels are not the host's to the last bit"
+
+
+def test_an_epoch_says_how_busy_it_was_and_its_history_does_not(splits: Splits) -> None:
+    events: list[Mapping[str, Json]] = []
+    trained = train(learner(SETTINGS), task(splits), States(None, "run"), 21, events.append)
+    shares = [event["busy"] for event in events if event["event"] == "epoch"]
+    assert len(shares) == 3
+    assert all(isinstance(share, float) and 0 < share < 1 for share in shares)
+    assert not [epoch for epoch in trained.position.history if "busy" in epoch], "a time is another in every training"
 
 
 def test_states_by_the_clock_change_nothing(splits: Splits, tmp_path: Path) -> None:

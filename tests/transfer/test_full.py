@@ -4,15 +4,19 @@ import csv
 import json
 import os
 import signal
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from sparse_transfer.checkpoints.file import load
+from sparse_transfer.checkpoints.file import load, save
 from sparse_transfer.core.errors import UserError
+from sparse_transfer.models import Head, Network
 from sparse_transfer.runs.finished import FinishedRun, records
+from sparse_transfer.runs.trackers import WandbTracker
 from sparse_transfer.training.settings import Execution
 from sparse_transfer.transfer.compute import Compute
 from sparse_transfer.transfer.evaluate import evaluate
@@ -154,6 +158,70 @@ def test_a_head_may_be_kept_and_a_teacher_taught_by(finished: FinishedRun, pictu
         runs=tmp_path, execution=CPU,
     )  # fmt: skip
     assert taught.result.identity.settings["teacher"] == load(trained).digest
+
+
+def test_a_pruned_head_that_is_kept_stays_pruned(finished: FinishedRun, pictures: Path, tmp_path: Path) -> None:
+    """Its classes stand in another order in the checkpoint: each row's mask goes with the row."""
+    known = load(finished.folder / "network.safetensors")
+    assert known.head is not None
+    kept = torch.rand(known.head.weight.shape, generator=torch.Generator().manual_seed(1)) < 0.5
+    head = Head(known.head.weight * kept, known.head.bias, known.head.classes, kept)
+    turned = Head(head.weight.flip(0), head.bias.flip(0), head.classes[::-1], kept.flip(0))
+    save(Network(known.backbone, turned), tmp_path / "pruned.safetensors", origin=known.origin)
+    (run,) = finetune(
+        tmp_path / "pruned.safetensors", f"folder:{pictures}",
+        plan=quick(head="keep", average=0.9, augment_on="device"), seeds=[21], runs=tmp_path, execution=CPU,
+    )  # fmt: skip
+    after = load(run.folder / "network.safetensors").head
+    assert after is not None
+    assert after.classes == CLASSES
+    assert after.kept is not None
+    assert torch.equal(after.kept, kept)
+    assert not after.weight[~kept].any()
+    assert not torch.equal(after.weight, head.weight), "what is kept was trained"
+    (fresh,) = finetune(tmp_path / "pruned.safetensors", f"folder:{pictures}", plan=quick(epochs=1), seeds=[21],
+                        runs=tmp_path, execution=CPU)  # fmt: skip
+    new = load(fresh.folder / "network.safetensors").head
+    assert new is not None
+    assert new.kept is None
+
+
+def test_weights_and_biases_gets_the_published_names(
+    network: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module of the same name stands in for wandb and notes what it is given."""
+    begun: list[dict[str, object]] = []
+    logged: list[dict[str, object]] = []
+    run = SimpleNamespace(log=logged.append, summary={}, finish=lambda exit_code: None)
+    fake = SimpleNamespace(init=lambda **given: begun.append(given) or run, Settings=lambda **given: given)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    finetune(network, f"folder:{pictures}", plan=quick("cvpr2022"), seeds=[21], runs=tmp_path, execution=CPU,
+             trackers=lambda: [WandbTracker()])  # fmt: skip
+    assert begun[0]["project"] == "sparse-imagenet-transfer-fullnetwork"
+    assert begun[0]["name"] == "seed_21"
+    epochs = [given for given in logged if "train loss" in given]
+    assert [set(given) for given in epochs] == [
+        {
+            "epoch", "lr", "train loss", "train acc", "val loss", "val acc", "val avg class acc",
+            "(overall sparsity)", "busy",
+        }
+    ] * 2  # fmt: skip
+    mask = load(network).backbone.mask
+    pruned = sum(int((~kept).sum()) for kept in mask.values()) / sum(kept.numel() for kept in mask.values())
+    assert [given["(overall sparsity)"] for given in epochs] == pytest.approx([pruned] * 2)
+    assert [given["lr"] for given in epochs] == pytest.approx([0.05, 0.005])
+
+
+def test_where_the_pictures_are_cropped_is_part_of_the_run() -> None:
+    from sparse_transfer.data.specs import find_spec
+    from sparse_transfer.models import Preprocessing
+
+    host, device = (
+        FullPlan.of(augment_on=place).transforms(Preprocessing(), find_spec("pets"))  # type: ignore[arg-type]
+        for place in ("host", "device")
+    )
+    assert host.train.to_json() != device.train.to_json()
+    assert host.test.to_json() == device.test.to_json()
 
 
 @pytest.mark.parametrize(

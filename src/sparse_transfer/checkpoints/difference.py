@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from sparse_transfer.checkpoints.file import is_ours, load
 from sparse_transfer.checkpoints.import_report import row
-from sparse_transfer.checkpoints.importing import import_checkpoint
+from sparse_transfer.checkpoints.importing import Hints, import_checkpoint
 from sparse_transfer.checkpoints.tables import table
 from sparse_transfer.core.canonical import Json
 from sparse_transfer.core.errors import listed
@@ -117,9 +118,12 @@ class Difference:
         )
 
 
-def diff(a: str | Path, b: str | Path) -> Difference:
-    """Compare two files, ours or foreign. Raises ``UserError`` as reading them does."""
-    first, second = read(Path(a)), read(Path(b))
+def diff(a: str | Path, b: str | Path, **said: Unpack[Hints]) -> Difference:
+    """Compare two files, ours or foreign. Raises ``UserError`` as reading them does.
+
+    ``said`` as for ``import_checkpoint``, about the foreign ones among the two; ours say all of it themselves.
+    """
+    first, second = read(Path(a), **said), read(Path(b), **said)
     ours, theirs = first.tensors(), second.tensors()
     shared = [name for name in ours if name in theirs and ours[name].shape == theirs[name].shape]
     masks, other_masks = first.masks(), second.masks()
@@ -136,9 +140,9 @@ def diff(a: str | Path, b: str | Path) -> Difference:
     )
 
 
-def read(path: Path) -> Network:
+def read(path: Path, **said: Unpack[Hints]) -> Network:
     """The network in a file of ours, or in a foreign one as an import would bring it in."""
-    return load(path).network if is_ours(path) else import_checkpoint(path).network
+    return load(path).network if is_ours(path) else import_checkpoint(path, **said).network
 
 
 def _facts(first: Network, second: Network) -> dict[str, tuple[str, str]]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sparse_transfer.checkpoints.assembling import assemble, audit, dtype_name, skeleton
 from sparse_transfer.checkpoints.packing import gather, pack, scatter, unpack
+from sparse_transfer.checkpoints.readers.refusal import printable
 from sparse_transfer.checkpoints.readers.safetensors_file import opened
 from sparse_transfer.core import canonical
 from sparse_transfer.core.canonical import Json
@@ -219,7 +220,7 @@ def _read(path: Path) -> tuple[dict[str, Json], dict[str, Tensor]]:
         raise UserError(f"it cannot be read ({error})", where=path) from error
     except SafetensorError as error:
         raise UserError(
-            f"no whole checkpoint of ours ({error})", where=path, do=f"fetch it again, or {FOREIGN}"
+            f"no whole checkpoint of ours ({printable(str(error))})", where=path, do=f"fetch it again, or {FOREIGN}"
         ) from None
     except (ValueError, RecursionError) as error:
         raise UserError(f'the entry "{ENTRY}" is no JSON ({error})', where=path, do="fetch it again") from None

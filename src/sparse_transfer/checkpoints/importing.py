@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypedDict
 
 from sparse_transfer.checkpoints.assembling import assemble, skeleton
 from sparse_transfer.checkpoints.claims import check_claim, check_nm
@@ -13,6 +14,7 @@ from sparse_transfer.checkpoints.formats.mapping import map_tensors
 from sparse_transfer.checkpoints.formats.masks import Masking, select_, settle
 from sparse_transfer.checkpoints.formats.recognising import Recognised, recognise
 from sparse_transfer.checkpoints.import_report import ImportReport
+from sparse_transfer.checkpoints.readers.archives import unpacked
 from sparse_transfer.checkpoints.readers.container import Container
 from sparse_transfer.checkpoints.readers.opening import open_container
 from sparse_transfer.core.errors import UserError
@@ -56,6 +58,17 @@ class Said:
     ticket: str | None = None
 
 
+class Hints(TypedDict, total=False):
+    """What a foreign file may leave to its reader to say; each as ``import_checkpoint`` has it."""
+
+    architecture: str | Architecture | None
+    backbone: str | Path | None
+    sparsity: float | None
+    method: str | None
+    nm: tuple[int, int] | None
+    ticket: str | None
+
+
 def import_checkpoint(
     path: str | Path,
     *,
@@ -71,6 +84,7 @@ def import_checkpoint(
 ) -> Imported:
     """Read a checkpoint in any known format, ours included. Nothing from the file is executed, nothing is written.
 
+    path: a file, a folder of a checkpoint of several files, or an archive (tar, gzip) of one.
     architecture: overrides what the keys cannot tell (``resnet50,stride=v1``), or names the network where its keys
         are its own (``timm:resnet50d``).
     backbone: a checkpoint of ours, for a file that holds a linear head alone.
@@ -104,12 +118,25 @@ def import_checkpoint(
         raise UserError(f"a claimed sparsity of {sparsity:g}", do="it is a share in [0, 1): 80 % is 0.8")
     if nm is not None and not 0 < nm[0] < nm[1]:
         raise UserError(f"an N:M pattern of {nm[0]}:{nm[1]}", do="2:4 keeps two weights of every four")
+    with unpacked(path) as file:
+        imported = _import_file(file, said)
+    return imported if file == path else _from_archive(imported, path, file.name)
+
+
+def _import_file(path: Path, said: Said) -> Imported:
     if is_ours(path):
         with naming(path):
             return _import_ours(path, said)
     container = open_container(path)
     with naming(path):
         return import_container(container, container.sha256(), said)
+
+
+def _from_archive(imported: Imported, archive: Path, name: str) -> Imported:
+    """The archive is the file that its publisher gives out: name and SHA-256 are its."""
+    name, digest = f"{archive.name}/{name}", sha256(archive)
+    origin = imported.origin if imported.report.encoding == OURS else replace(imported.origin, file=name, sha256=digest)
+    return replace(imported, origin=origin, report=replace(imported.report, file=name, sha256=digest))
 
 
 def import_container(container: Container, digest: str, said: Said) -> Imported:

@@ -2,10 +2,11 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Unpack
 
 from sparse_transfer.checkpoints.file import Origin, is_ours, load
 from sparse_transfer.checkpoints.import_report import preprocessing_in_words, row, shares_in_words, shares_to_json
-from sparse_transfer.checkpoints.importing import import_checkpoint
+from sparse_transfer.checkpoints.importing import Hints, import_checkpoint
 from sparse_transfer.checkpoints.tables import table
 from sparse_transfer.core.canonical import Json
 from sparse_transfer.core.errors import UserError
@@ -131,25 +132,25 @@ class Inspection:
         )
 
 
-def inspect(
-    path: str | Path, *, architecture: str | Architecture | None = None, backbone: str | Path | None = None
-) -> Inspection:
+def inspect(path: str | Path, **said: Unpack[Hints]) -> Inspection:
     """What the file holds: ours as it is, a foreign one as an import would bring it in. Writes nothing.
 
-    ``architecture`` and ``backbone`` as for ``import_checkpoint``. Raises ``UserError`` as reading the file does.
+    ``said`` as for ``import_checkpoint``: what a foreign file leaves to its reader to say.
+    Raises ``UserError`` as reading the file does.
     """
     path = Path(path)
-    if is_ours(path) and architecture is None:
+    if is_ours(path) and all(value is None for value in said.values()):
         checkpoint = load(path)
-        return _inspection(path, OURS, checkpoint.digest, checkpoint.network, checkpoint.origin, ())
-    imported = import_checkpoint(path, architecture=architecture, backbone=backbone)
+        return _inspection(path.name, OURS, checkpoint.digest, checkpoint.network, checkpoint.origin, ())
+    imported = import_checkpoint(path, **said)
     report, network = imported.report, imported.network
     notes = (*report.notes, *report.assumptions, *report.warnings)
-    return _inspection(path, imported.origin.format or OURS, network.digest(), network, imported.origin, notes)
+    kind = OURS if report.encoding == OURS else imported.origin.format or OURS
+    return _inspection(report.file, kind, network.digest(), network, imported.origin, notes)
 
 
 def _inspection(
-    path: Path, kind: str, digest: str, network: Network, origin: Origin, notes: tuple[str, ...]
+    name: str, kind: str, digest: str, network: Network, origin: Origin, notes: tuple[str, ...]
 ) -> Inspection:
     backbone, head = network.backbone, network.head
     counts, masks = sparsities(network), network.masks()
@@ -175,7 +176,7 @@ def _inspection(
         )
 
     return Inspection(
-        file=path.name,
+        file=name,
         format=kind,
         digest=digest,
         architecture=backbone.architecture,

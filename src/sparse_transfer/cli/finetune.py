@@ -81,6 +81,13 @@ def size(ctx: click.Context, param: click.Parameter, value: str) -> int:
 @click.option("--workers", "-j", type=click.IntRange(0), help="Threads that decode.  [default: all cores]")
 @click.option("--cache-images", callback=size, default="0", show_default=True,
               help="Keep decoded pictures in memory, up to this size: 4G.")  # fmt: skip
+@click.option(
+    "--augment-on",
+    type=click.Choice(["host", "device"]),
+    default="host",
+    show_default=True,
+    help="Where training pictures are cropped and flipped; device is for a GPU that waits for its pictures.",
+)
 @click.option("--save-minutes", type=click.FloatRange(0), default=10, show_default=True,
               help="Save the state to go on from at least this often.")  # fmt: skip
 @click.option("--sync-bn", is_flag=True, help="BatchNorm over all processes (CUDA).")
@@ -129,6 +136,7 @@ def command(
     threads: int | None,
     workers: int | None,
     cache_images: int,
+    augment_on: str,
     save_minutes: float,
     sync_bn: bool,
     runs: Path,
@@ -184,6 +192,7 @@ def command(
         teacher=None if teacher is None else load(teacher),
         distil_weight=distil_weight,
         distil_temperature=distil_temperature,
+        augment_on="device" if augment_on == "device" else "host",
     )
     execution = Execution(
         device=chosen_device(device),

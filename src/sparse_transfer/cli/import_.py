@@ -11,12 +11,7 @@ from sparse_transfer.cli import options
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="Where to write the checkpoint.")
-@click.option("--arch", help="What the file cannot tell, as in resnet50,stride=v1 or timm:vit_small_patch16_224.")
-@click.option("--backbone", type=click.Path(path_type=Path), help="The checkpoint that a bare linear head belongs to.")
-@click.option("--sparsity", type=click.FloatRange(0, 1), help="What the file's authors claim: checked against it.")
-@click.option("--nm", metavar="N:M", help="Keep N weights of every M, for files that leave that to their reader.")
-@click.option("--ticket", type=click.Choice(["initial", "trained"]), help="Which weights of a lottery ticket to take.")
-@click.option("--method", help="Pruning method, for tables; cram, sr-ste and dnw prune by their rule where asked to.")
+@options.foreign
 @click.option("--licence", "--license", help="Licence of the weights, kept with them.")
 @click.option(
     "--classes", type=click.Path(path_type=Path), help="Text file of class names, one a line, in label order."
@@ -33,10 +28,10 @@ from sparse_transfer.cli import options
 def command(
     file: Path,
     output: Path,
-    arch: str | None,
+    architecture: str | None,
     backbone: Path | None,
     sparsity: float | None,
-    nm: str | None,
+    nm: tuple[int, int] | None,
     ticket: str | None,
     method: str | None,
     licence: str | None,
@@ -48,6 +43,8 @@ def command(
     **compute: Unpack[options.ComputeOptions],
 ) -> None:
     """Bring somebody else's checkpoint in: safely, with its mask, and a report of what was found and assumed.
+
+    FILE is a file, a folder of a checkpoint of several files, or an archive (tar, gzip) of one.
 
     \b
     Example:
@@ -68,13 +65,13 @@ def command(
         require_folder(verify_on)
     imported = import_checkpoint(
         file,
-        architecture=arch,
+        architecture=architecture,
         backbone=backbone,
         sparsity=sparsity,
         classes=None if classes is None else read_lines(classes),
         method=method,
         licence=licence,
-        nm=None if nm is None else options.n_of_m(nm),
+        nm=nm,
         ticket=ticket,
     )
     if statistics is not None:

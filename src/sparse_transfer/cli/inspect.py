@@ -1,6 +1,7 @@
 """``sparse-transfer inspect``."""
 
 from pathlib import Path
+from typing import Unpack
 
 import click
 
@@ -9,11 +10,12 @@ from sparse_transfer.cli import options
 
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--arch", help="For a foreign file: what it cannot tell, as in resnet50,stride=v1.")
-@click.option("--backbone", type=click.Path(path_type=Path), help="The checkpoint that a bare linear head belongs to.")
+@options.foreign
 @options.as_json
-def command(checkpoint: Path, arch: str | None, backbone: Path | None, as_json: bool) -> None:
+def command(checkpoint: Path, as_json: bool, **foreign: Unpack[options.ForeignOptions]) -> None:
     """Say what CHECKPOINT is: architecture, sparsity and pattern layer by layer, preprocessing, origin.
+
+    A foreign file is looked at as "import" would bring it in; it takes the same options.
 
     \b
     Example:
@@ -23,5 +25,5 @@ def command(checkpoint: Path, arch: str | None, backbone: Path | None, as_json: 
 
     from sparse_transfer.checkpoints.inspecting import inspect
 
-    found = inspect(checkpoint, architecture=arch, backbone=backbone)
+    found = inspect(checkpoint, **foreign)
     click.echo(json.dumps(found.to_json()) if as_json else found.render())

@@ -72,6 +72,54 @@ def compute(function: F) -> F:
     return function
 
 
+def _nm(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    return None if value is None else n_of_m(value)
+
+
+def foreign(function: F) -> F:
+    """What somebody else's file may leave to its reader to say."""
+    for option in reversed(
+        (
+            click.option(
+                "--arch", "architecture", help="What the file cannot tell, as in resnet50,stride=v1 or timm:NAME."
+            ),
+            click.option(
+                "--backbone",
+                type=click.Path(path_type=Path),
+                help="The checkpoint that a bare linear head belongs to.",
+            ),
+            click.option(
+                "--sparsity", type=click.FloatRange(0, 1), help="What the file's authors claim: checked against it."
+            ),
+            click.option(
+                "--nm",
+                metavar="N:M",
+                callback=_nm,
+                help="Keep N weights of every M, for files that leave that to their reader.",
+            ),
+            click.option(
+                "--ticket",
+                type=click.Choice(["initial", "trained"]),
+                help="Which weights of a lottery ticket to take.",
+            ),
+            click.option("--method", help="Pruning method; cram, sr-ste and dnw prune by their rule where asked to."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+class ForeignOptions(TypedDict):
+    """What ``foreign`` adds to a command's keywords, as ``import_checkpoint``, ``inspect`` and ``diff`` take it."""
+
+    architecture: str | None
+    backbone: Path | None
+    sparsity: float | None
+    nm: tuple[int, int] | None
+    ticket: str | None
+    method: str | None
+
+
 def trackers(function: F) -> F:
     """Who follows the runs beside our own records."""
     for option in (

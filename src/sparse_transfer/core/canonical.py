@@ -9,8 +9,12 @@ Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 
 
 def dumps(value: Json) -> str:
-    """Canonical JSON: sorted keys, no spaces, UTF-8 as is. NaN and infinity raise ``ValueError``."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    """Canonical JSON: sorted keys, no spaces, UTF-8 as is. NaN and infinity raise ``ValueError``.
+
+    A lone surrogate, of which Python makes names that are no UTF-8, is its JSON escape: it reads back as it was.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def digest(value: Json) -> str:

@@ -9,17 +9,20 @@ from threading import Lock
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from sparse_transfer.core.errors import UserError
 from sparse_transfer.core.threads import available_cores
 from sparse_transfer.data.decode import load_picture
 from sparse_transfer.data.split import Split
-from sparse_transfer.data.transforms import Transform
+from sparse_transfer.data.transforms import Still, Transform
+from sparse_transfer.data.views import View
 
 AHEAD = 2
 """Batches that are decoded before they are asked for. At 224 px a batch of 64 takes 10 MB."""
+
+Decoded = tuple[NDArray[np.uint8], View | None]
+"""Pixels [H, W, 3], and what is to be cut from them."""
 
 
 @dataclass(frozen=True)
@@ -28,41 +31,43 @@ class Batch:
 
     indices: [B] int64 positions in the split.   images: [B, H, W, 3] uint8.   labels: [B] int64.
     bad: one error for each picture that was left out (``skip_bad``).
+    views: of a transform ``on_device``, what is to be cut from each picture; smaller pictures have 0 beside them.
     """
 
     indices: NDArray[np.int64]
     images: Tensor
     labels: Tensor
     bad: tuple[UserError, ...] = ()
+    views: tuple[View, ...] = ()
 
     def __len__(self) -> int:
         return len(self.indices)
 
 
 class PictureCache:
-    """Decoded pictures kept in memory, for a split that is looked at epoch after epoch.
+    """Pictures kept in memory as their transform leaves them before any draw, for what is looked at in every epoch.
 
-    As many as fit into ``limit`` bytes (3 a pixel, at full size) stay; the others are decoded each time.
+    As many as fit into ``limit`` bytes (3 a pixel) stay; the others are decoded each time.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.bytes = 0
-        self._pictures: dict[tuple[str, int, bool], Image.Image] = {}
+        self._kept: dict[tuple[str, int, Transform], Still] = {}
         self._lock = Lock()
 
-    def load(self, split: Split, index: int, *, exif: bool) -> Image.Image:
-        """``load_picture``, decoded at most once while there is room."""
-        key = (split.fingerprint, index, exif)
-        if (picture := self._pictures.get(key)) is not None:
-            return picture
-        picture = load_picture(split, index, exif=exif)
-        size = 3 * picture.width * picture.height
+    def still(self, split: Split, index: int, transform: Transform) -> Still:
+        """The picture at that position, decoded at most once while there is room."""
+        key = (split.fingerprint, index, transform)
+        if (kept := self._kept.get(key)) is not None:
+            return kept
+        still = _still(split, index, transform)
+        size = 3 * still.image.width * still.image.height
         with self._lock:
-            if key not in self._pictures and self.bytes + size <= self.limit:
-                self._pictures[key] = picture
+            if key not in self._kept and self.bytes + size <= self.limit:
+                self._kept[key] = still
                 self.bytes += size
-        return picture
+        return still
 
 
 def batches(
@@ -99,7 +104,7 @@ def batches(
         parts = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
     threads = available_cores() if workers is None else workers
 
-    def decode(index: int) -> NDArray[np.uint8] | UserError:
+    def decode(index: int) -> Decoded | UserError:
         rng = np.random.default_rng((seed, epoch, index)) if transform.random and seed is not None else None
         try:
             return _decoded(split, index, transform, rng, cache)
@@ -114,7 +119,7 @@ def batches(
         return
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-    queue: deque[tuple[NDArray[np.int64], list[Future[NDArray[np.uint8] | UserError]]]] = deque()
+    queue: deque[tuple[NDArray[np.int64], list[Future[Decoded | UserError]]]] = deque()
     try:
         for part in parts:
             queue.append((part, [pool.submit(decode, index) for index in part.tolist()]))
@@ -128,23 +133,44 @@ def batches(
 
 def _decoded(
     split: Split, index: int, transform: Transform, rng: np.random.Generator | None, cache: PictureCache | None
-) -> NDArray[np.uint8]:
-    load = load_picture if cache is None else cache.load
+) -> Decoded:
+    still = _still(split, index, transform) if cache is None else cache.still(split, index, transform)
+    if not transform.random:
+        return np.asarray(still.image), None
+    view = transform.drawn(still, rng)
+    if not transform.on_device:
+        return transform.cut_one(still, view), None
+    return np.asarray(still.image), view.shrunk((still.width, still.height), still.image.size)
+
+
+def _still(split: Split, index: int, transform: Transform) -> Still:
     try:
-        return transform(load(split, index, exif=transform.exif), rng)
+        return transform.still(load_picture(split, index, exif=transform.exif))
     except UserError as error:
         if error.where is not None:
             raise
         raise UserError(error.what, where=split.root / split.paths[index], do=error.do) from None
 
 
-def _gathered(split: Split, part: NDArray[np.int64], futures: list[Future[NDArray[np.uint8] | UserError]]) -> Batch:
+def _gathered(split: Split, part: NDArray[np.int64], futures: list[Future[Decoded | UserError]]) -> Batch:
     return _batch(split, part, [future.result() for future in futures])
 
 
-def _batch(split: Split, part: NDArray[np.int64], decoded: list[NDArray[np.uint8] | UserError]) -> Batch:
-    pictures = [picture for picture in decoded if not isinstance(picture, UserError)]
-    bad = tuple(picture for picture in decoded if isinstance(picture, UserError))
-    read = part[[not isinstance(picture, UserError) for picture in decoded]] if bad else part
-    images = torch.from_numpy(np.stack(pictures)) if pictures else torch.empty((0, 0, 0, 3), dtype=torch.uint8)
-    return Batch(read, images, torch.from_numpy(split.labels[read]), bad)
+def _batch(split: Split, part: NDArray[np.int64], decoded: list[Decoded | UserError]) -> Batch:
+    found = [one for one in decoded if not isinstance(one, UserError)]
+    bad = tuple(one for one in decoded if isinstance(one, UserError))
+    read = part[[not isinstance(one, UserError) for one in decoded]] if bad else part
+    images = _stacked([pixels for pixels, _ in found])
+    views = tuple(view for _, view in found if view is not None)
+    return Batch(read, images, torch.from_numpy(split.labels[read]), bad, views)
+
+
+def _stacked(pictures: list[NDArray[np.uint8]]) -> Tensor:
+    """[B, H, W, 3] of the largest height and width among them; smaller ones lie at the top left."""
+    height, width = (max((picture.shape[axis] for picture in pictures), default=0) for axis in (0, 1))
+    if all(picture.shape == (height, width, 3) for picture in pictures):
+        return torch.from_numpy(np.stack(pictures)) if pictures else torch.empty((0, 0, 0, 3), dtype=torch.uint8)
+    images = torch.zeros((len(pictures), height, width, 3), dtype=torch.uint8)
+    for row, picture in zip(images.numpy(), pictures, strict=True):
+        row[: picture.shape[0], : picture.shape[1]] = picture
+    return images

@@ -43,7 +43,7 @@ class Split:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over path, size and label of every picture and the class names: equal lists, equal fingerprint."""
-        sha = hashlib.sha256("\0".join((self.storage, *self.classes)).encode())
+        sha = hashlib.sha256("\0".join((self.storage, *self.classes)).encode("utf-8", "surrogateescape"))
         for path, size, label in zip(self.paths, self.sizes.tolist(), self.labels.tolist(), strict=True):
             sha.update(f"\n{path}\0{size}\0{label}".encode("utf-8", "surrogateescape"))
         return sha.hexdigest()

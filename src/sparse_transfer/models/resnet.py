@@ -14,6 +14,7 @@ from sparse_transfer.models.architecture import Family, families
 
 Stride = Literal["v1.5", "v1"]
 Pool = Literal["torch", "same"]
+WIDEST = 16
 
 
 def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
@@ -26,9 +27,9 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, inputs: int, planes: int, stride: int, stride_in: Stride) -> None:
+    def __init__(self, inputs: int, planes: int, stride: int, stride_in: Stride, width: int = 1) -> None:
         super().__init__()
-        del stride_in  # the first convolution is the 3×3 one: both versions agree
+        del stride_in, width  # the first convolution is the 3×3 one: both versions agree, and there is no bottleneck
         self.conv1, self.bn1 = conv_bn(inputs, planes, 3, stride)
         self.conv2, self.bn2 = conv_bn(planes, planes, 3)
         self.relu = nn.ReLU(inplace=True)
@@ -44,17 +45,19 @@ class Bottleneck(nn.Module):
     """1×1, 3×3, 1×1 (ResNet-50 and deeper).
 
     ``v1`` strides in the first 1×1 (He et al., 2016; Caffe, Keras), ``v1.5`` in the 3×3 (torchvision, and every
-    published sparse checkpoint of the paper).
+    published sparse checkpoint of the paper). ``width`` multiplies the channels of the 3×3 alone, as torchvision's
+    ``width_per_group`` / 64 does: 2 is its ``wide_resnet50_2`` (Zagoruyko and Komodakis, 2016).
     """
 
     expansion = 4
 
-    def __init__(self, inputs: int, planes: int, stride: int, stride_in: Stride) -> None:
+    def __init__(self, inputs: int, planes: int, stride: int, stride_in: Stride, width: int = 1) -> None:
         super().__init__()
         first, second = (stride, 1) if stride_in == "v1" else (1, stride)
-        self.conv1, self.bn1 = conv_bn(inputs, planes, 1, first)
-        self.conv2, self.bn2 = conv_bn(planes, planes, 3, second)
-        self.conv3, self.bn3 = conv_bn(planes, planes * 4, 1)
+        inner = planes * width
+        self.conv1, self.bn1 = conv_bn(inputs, inner, 1, first)
+        self.conv2, self.bn2 = conv_bn(inner, inner, 3, second)
+        self.conv3, self.bn3 = conv_bn(inner, planes * 4, 1)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = shortcut(inputs, planes * 4, stride)
 
@@ -93,6 +96,7 @@ class ResNet(nn.Module):
         stride: Stride,
         pool: Pool,
         stem: str,
+        width: int,
     ) -> None:
         super().__init__()
         if stride not in ("v1.5", "v1"):
@@ -105,6 +109,9 @@ class ResNet(nn.Module):
             raise UserError(f'pool="{pool}"', where="resnet", do='it is "torch" or "same" (TensorFlow, RigL)')
         if stem not in ("s2", "s1"):
             raise UserError(f'stem="{stem}"', where="resnet", do='it is "s2" or "s1" (stride of the first convolution)')
+        # The upper end keeps a hostile file from asking for a network that takes for ever to build.
+        if not 1 <= width <= WIDEST:
+            raise UserError(f"width={width}", where="resnet", do=f"it lies between 1 and {WIDEST}, 2 is a wide ResNet")
         self.conv1, self.bn1 = conv_bn(3, 64, 7, 2 if stem == "s2" else 1)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = max_pool(pool)
@@ -113,7 +120,7 @@ class ResNet(nn.Module):
             planes = 64 * 2**stage
             blocks: list[nn.Module] = []
             for index in range(depth):
-                blocks.append(block(inputs, planes, 2 if stage and not index else 1, stride))
+                blocks.append(block(inputs, planes, 2 if stage and not index else 1, stride, width))
                 inputs = planes * block.expansion
             stages.append(nn.Sequential(*blocks))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
@@ -135,18 +142,25 @@ def initialise(module: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
 
-def builder(block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, ...]) -> Callable[..., nn.Module]:
+def basic(depths: tuple[int, ...]) -> Callable[..., nn.Module]:
     def build(stride: Stride = "v1.5", pool: Pool = "torch", stem: str = "s2") -> nn.Module:
-        return ResNet(block, depths, stride=stride, pool=pool, stem=stem)
+        return ResNet(BasicBlock, depths, stride=stride, pool=pool, stem=stem, width=1)
 
     return build
 
 
-for name, block, depths in (
-    ("resnet18", BasicBlock, (2, 2, 2, 2)),
-    ("resnet34", BasicBlock, (3, 4, 6, 3)),
-    ("resnet50", Bottleneck, (3, 4, 6, 3)),
-    ("resnet101", Bottleneck, (3, 4, 23, 3)),
-    ("resnet152", Bottleneck, (3, 8, 36, 3)),
+def bottleneck(depths: tuple[int, ...]) -> Callable[..., nn.Module]:
+    def build(stride: Stride = "v1.5", pool: Pool = "torch", stem: str = "s2", width: int = 1) -> nn.Module:
+        return ResNet(Bottleneck, depths, stride=stride, pool=pool, stem=stem, width=width)
+
+    return build
+
+
+for name, build in (
+    ("resnet18", basic((2, 2, 2, 2))),
+    ("resnet34", basic((3, 4, 6, 3))),
+    ("resnet50", bottleneck((3, 4, 6, 3))),
+    ("resnet101", bottleneck((3, 4, 23, 3))),
+    ("resnet152", bottleneck((3, 8, 36, 3))),
 ):
-    families.add(name, Family(builder(block, depths)))
+    families.add(name, Family(build))

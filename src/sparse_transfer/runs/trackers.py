@@ -17,6 +17,7 @@ PUBLISHED_KEYS = {
     "test_loss": "val loss",
     "test_top1": "val acc",
     "test_mean_per_class": "val avg class acc",
+    "sparsity": "(overall sparsity)",  # theirs is a share of the biases and BatchNorms of wrapped layers too
 }
 
 

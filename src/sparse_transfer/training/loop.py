@@ -18,6 +18,7 @@ from sparse_transfer.data.split import Split
 from sparse_transfer.data.transforms import Transform
 from sparse_transfer.metrics.calibration import cross_entropy
 from sparse_transfer.metrics.confusion import Confusion, predict
+from sparse_transfer.training.busy import Busy
 from sparse_transfer.training.distributed import rounds
 from sparse_transfer.training.learner import AUTOCAST, Learner, NotFinite, Part
 from sparse_transfer.training.looking import logits_of
@@ -95,6 +96,7 @@ class _Run:
         self.best: dict[str, Tensor] = {}  # counts of the best epoch; where it is kept, its tensors and logits
         self.logits: NDArray[np.float32] | None = None
         self.seconds = {"train": 0.0, "look": 0.0, "save": 0.0}
+        self.busy: float | None = None  # a time of this process, so no part of the history
         limit = learner.execution.cache_bytes
         self.cache = PictureCache(limit) if limit else None
 
@@ -170,13 +172,14 @@ class _Run:
         order = self._order()
         what = f"epoch {position.epoch + 1}/{settings.epochs}"
         done = sum(len(part) for part in order[: position.update])
-        total = len(self.task.train)
+        total, busy = len(self.task.train), Busy(learner.device)
         with progress(what, total, unit="pictures", done=done) as advance:
-            for parts, part in zip(self._parts(order), order[position.update :], strict=True):
+            for parts, part in zip(self._parts(order, busy), order[position.update :], strict=True):
                 self._seed_torch()
                 factor = position.lr_scale * self._factor(position)
                 try:
-                    step = learner.update(parts, len(part), factor)
+                    with busy.update():
+                        step = learner.update(parts, len(part), factor)
                 except torch.OutOfMemoryError:
                     raise learner.out_of_memory(parts[0]) from None
                 sums = learner.group.sum_(torch.tensor([step.loss, step.correct, stop.asked], dtype=torch.float64))
@@ -191,6 +194,7 @@ class _Run:
                 if sums[2] > 0:
                     learner.group.wait()  # none leaves before the state is written
                     raise Interrupted
+        self.busy = busy.share() if done < total else None
         learner.audit()
         self.seconds["train"] += time.perf_counter() - began
 
@@ -200,7 +204,7 @@ class _Run:
         order, size = rng.permutation(len(self.task.train)), self.settings.batch_size * self.settings.accumulate
         return [order[start : start + size] for start in range(0, len(order), size)]
 
-    def _parts(self, order: list[NDArray[np.int64]]) -> Iterator[list[Part]]:
+    def _parts(self, order: list[NDArray[np.int64]], busy: Busy) -> Iterator[list[Part]]:
         """For each update that is left, this process's forward passes, decoded ahead."""
         settings, learner, position = self.settings, self.learner, self.position
         size, rank = settings.batch_size, learner.group.rank
@@ -223,13 +227,14 @@ class _Run:
                 ready: list[Part] = []
                 for place, whole in enumerate(update):
                     counts = len(learner.group.share(whole)) > 0
-                    ready.append(self._part(next(loader), counts, (self.seed, position.epoch, rank, number, place)))
+                    draw = (self.seed, position.epoch, rank, number, place)
+                    ready.append(self._part(busy.wait(loader), counts, draw))
                 yield ready
 
     def _part(self, batch: Batch, counts: bool, draw: tuple[int, ...]) -> Part:
-        """A batch on the device: pictures travel as bytes and are normalised there."""
+        """A batch on the device: pictures travel as bytes, are cut there if so asked, and normalised."""
         device, alpha = self.learner.device, self.settings.objective.mixup
-        images = self.task.train_transform.normalise(batch.images.to(device, non_blocking=True))
+        images = self.task.train_transform.inputs(batch.images.to(device, non_blocking=True), batch.views)
         mix = Mix.drawn(alpha, len(batch), np.random.default_rng(draw)) if alpha else None
         return Part(images, batch.labels.to(device), mix, counts)
 
@@ -280,7 +285,7 @@ class _Run:
                 self.best["logits"] = torch.from_numpy(self.logits.copy())
                 self.best |= {f"model/{key}": tensor.clone() for key, tensor in self.learner.evaluated().items()}
         position.history.append(event)
-        self.log({"event": "epoch", **event})
+        self.log({"event": "epoch", **event, "busy": self.busy})
         self._step_to_next_epoch()
         self.seconds["look"] += time.perf_counter() - began
         if self.states.due(epoch_ends=True) or self.is_over or stop.asked:

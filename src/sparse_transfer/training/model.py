@@ -18,14 +18,22 @@ class Trainable(nn.Module):
 
     frozen: prefixes of backbone names whose parameters do not change and whose BatchNorms stay in eval mode.
     freeze_bn: all BatchNorms stay in eval mode (their scale and shift are still trained).
+    head_kept: [C, D] bool where the head is pruned too.
     """
 
     def __init__(
-        self, backbone: nn.Module, head: nn.Linear, *, frozen: Sequence[str] = (), freeze_bn: bool = False
+        self,
+        backbone: nn.Module,
+        head: nn.Linear,
+        *,
+        frozen: Sequence[str] = (),
+        freeze_bn: bool = False,
+        head_kept: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.head_kept = head_kept
         names = [name for name, _ in backbone.named_modules()]
         for prefix in frozen:
             if not any(_below(name, prefix) for name in names if name):
@@ -70,11 +78,14 @@ def new_head(width: int, classes: int, seed: int) -> nn.Linear:
 
 
 def shown_mask(mask: Mask, model: Trainable) -> Mask:
-    """The backbone's mask under the names that ``model`` has."""
-    return Mask({f"backbone.{name}": kept for name, kept in mask.items()}, model)
+    """The backbone's mask under the names that ``model`` has, and that of its head where there is one."""
+    masks = {f"backbone.{name}": kept for name, kept in mask.items()}
+    return Mask(masks if model.head_kept is None else {**masks, "head.weight": model.head_kept}, model)
 
 
-def network_of(backbone: Backbone, tensors: dict[str, Tensor], classes: tuple[str, ...]) -> Network:
+def network_of(
+    backbone: Backbone, tensors: dict[str, Tensor], classes: tuple[str, ...], head_kept: Tensor | None = None
+) -> Network:
     """``backbone``'s module with the values of a ``Trainable``'s state dict, and its head: on CPU, in eval mode."""
     values = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     module = backbone.module
@@ -82,7 +93,7 @@ def network_of(backbone: Backbone, tensors: dict[str, Tensor], classes: tuple[st
         {name.removeprefix("backbone."): value for name, value in values.items() if name.startswith("backbone.")},
         assign=True,
     )
-    head = Head(values["head.weight"], values["head.bias"], classes)
+    head = Head(values["head.weight"], values["head.bias"], classes, head_kept)
     return Network(replace(backbone, module=module.eval()), head)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from sparse_transfer.checkpoints.file import Checkpoint, load, save
 from sparse_transfer.core.canonical import Json
@@ -34,6 +34,7 @@ from sparse_transfer.training.loop import Task, Trained, train
 from sparse_transfer.training.model import Trainable, network_of, new_head
 from sparse_transfer.training.settings import Execution
 from sparse_transfer.training.state import States
+from sparse_transfer.training.teacher import Renormalised
 from sparse_transfer.transfer.costing import cost_of
 from sparse_transfer.transfer.evaluate import aligned, measure_logits
 from sparse_transfer.transfer.full_plan import FullPlan
@@ -198,39 +199,44 @@ def _learner(job: Job, seed: int) -> Learner:
     module = copy.deepcopy(checkpoint.backbone.module)
     if job.execution.sync_bn and job.group.size > 1:
         module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
-    model = Trainable(module, _head(job, seed), frozen=settings.frozen, freeze_bn=settings.freeze_bn)
+    head, kept = _head(job, seed)
+    model = Trainable(module, head, frozen=settings.frozen, freeze_bn=settings.freeze_bn, head_kept=kept)
     teacher = None if plan.teacher is None else _teacher(job, plan.teacher)
     return Learner(model, checkpoint.backbone.mask, settings, job.execution, job.group, teacher)
 
 
-def _head(job: Job, seed: int) -> nn.Linear:
+def _head(job: Job, seed: int) -> tuple[nn.Linear, Tensor | None]:
+    """The head to begin with; of one that is kept and pruned, its mask too."""
     classes, width = job.splits.train.classes, job.checkpoint.backbone.feature_dim
     head = new_head(width, len(classes), seed)
-    if job.plan.head == "keep":
-        if job.checkpoint.head is None:
-            raise UserError(
-                "this checkpoint has no head to keep", where=job.checkpoint.path, do="leave --head keep out"
-            )
-        _fill(head, aligned(job.checkpoint.head, job.splits.train, job.checkpoint.path))
-    return head
+    if job.plan.head == "new":
+        return head, None
+    known = job.checkpoint.head
+    if known is None:
+        raise UserError("this checkpoint has no head to keep", where=job.checkpoint.path, do="leave --head keep out")
+    _fill(head, aligned(known, job.splits.train, job.checkpoint.path))
+    if known.kept is None:
+        return head, None
+    rows = [known.classes.index(name) for name in classes] if known.classes else list(range(len(classes)))
+    return head, known.kept[rows]
 
 
 def _teacher(job: Job, teacher: Checkpoint) -> nn.Module:
-    """The teacher as one module, its rows in the order of the data set's classes."""
+    """The teacher as one module for our pictures, its rows in the order of the data set's classes."""
     if teacher.head is None:
         raise UserError("the teacher has no head", where=teacher.path, do="finetune it on this data set first")
-    if teacher.backbone.preprocessing != (ours := job.plan.transforms(
-        job.checkpoint.backbone.preprocessing, job.spec
-    ).test.preprocessing):  # fmt: skip
+    ours = job.plan.transforms(job.checkpoint.backbone.preprocessing, job.spec).test.preprocessing
+    theirs = teacher.backbone.preprocessing
+    if ours.crop != theirs.crop:
         raise UserError(
-            f"the teacher reads pictures prepared otherwise ({teacher.backbone.preprocessing} and {ours})",
+            f"the teacher reads pictures of {theirs.crop} px and the network of {ours.crop}",
             where=teacher.path,
-            do="use a teacher that was transferred under the same protocol",
+            do="use a teacher for the same size",
         )
     known = aligned(teacher.head, job.splits.train, teacher.path)
     head = nn.Linear(teacher.backbone.feature_dim, len(known.weight))
     _fill(head, known)
-    return Trainable(teacher.backbone.module, head).requires_grad_(False)
+    return Renormalised(Trainable(teacher.backbone.module, head), ours, theirs).requires_grad_(False)
 
 
 def _fill(layer: nn.Linear, head: Head) -> None:
@@ -256,7 +262,7 @@ def _finish(job: Job, run: Run, task: Task, learner: Learner, trained: Trained) 
     backbone = replace(
         job.checkpoint.backbone, module=copy.deepcopy(job.checkpoint.backbone.module), preprocessing=facts
     )
-    network = network_of(backbone, dict(trained.tensors), test.classes)
+    network = network_of(backbone, dict(trained.tensors), test.classes, learner.model.head_kept)
     save(network, run.network_path, origin=job.checkpoint.origin)
     best = None if task.selects else trained.best
     run.save_confusion(measured.confusion, best=best, labels=test.labels, predictions=measured.predictions)
@@ -297,9 +303,10 @@ def _line(event: dict[str, Json], epochs: int) -> str:
     watched = "val" if "val_top1" in event else "test"
     shown = {key: value for key, value in event.items() if isinstance(value, int | float)}
     sparsity = f"  sparsity {shown['sparsity']:.2%}" if "sparsity" in shown else ""
+    busy = f"  busy {shown['busy']:.0%}" if "busy" in shown else ""
     return (
         f"epoch {shown['epoch']}/{epochs}  lr {shown['lr']:.2g}  loss {shown['train_loss']:.4f}"
-        f"  train {shown['train_top1']:.2%}  {watched} {shown[f'{watched}_top1']:.2%}{sparsity}"
+        f"  train {shown['train_top1']:.2%}  {watched} {shown[f'{watched}_top1']:.2%}{sparsity}{busy}"
     )
 
 

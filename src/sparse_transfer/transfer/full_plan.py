@@ -23,6 +23,7 @@ class FullPlan:
 
     lr: None takes the data set's own, as the paper did.   head: a ``new`` one, or ``keep`` the checkpoint's.
     teacher: a network with a head, from which the new one learns too.
+    augment_on: where training pictures are cropped and flipped. The draws are the same, the pixels nearly.
     """
 
     protocol: Protocol
@@ -30,6 +31,7 @@ class FullPlan:
     lr: float | None = None
     head: Literal["new", "keep"] = "new"
     teacher: Checkpoint | None = None
+    augment_on: Literal["host", "device"] = "host"
 
     @classmethod
     def of(
@@ -61,6 +63,7 @@ class FullPlan:
         teacher: Checkpoint | None = None,
         distil_weight: float | None = None,
         distil_temperature: float | None = None,
+        augment_on: Literal["host", "device"] = "host",
     ) -> "FullPlan":
         """The plan that these options mean; what is not given is the paper's (research: protocol 1.3).
 
@@ -111,7 +114,7 @@ class FullPlan:
             freeze_bn=freeze_bn,
             **given,  # type: ignore[arg-type]
         )
-        return cls(rules, settings, lr, head, teacher)
+        return cls(rules, settings, lr, head, teacher, augment_on)
 
     def for_dataset(self, spec: DatasetSpec) -> TrainSettings:
         """The settings with the data set's learning rate, where none was given."""
@@ -125,7 +128,8 @@ class FullPlan:
         if self.protocol.statistics == "imagenet":  # the published full runs: each data set's own (protocol 1.1)
             facts = replace(facts, mean=spec.mean, std=spec.std, channel_order="rgb")
         exif = self.protocol.exif
-        return Transforms(training(facts, exif=exif), evaluation(facts, exif=exif))
+        train = training(facts, exif=exif, on_device=self.augment_on == "device")
+        return Transforms(train, evaluation(facts, exif=exif))
 
     def to_json(self, spec: DatasetSpec) -> dict[str, Json]:
         """Every resolved rule and setting: part of a run's identity."""

@@ -8,7 +8,7 @@ Source: torch/ao/pruning/sparsifier/base_sparsifier.py and utils.py.
 from collections.abc import Iterator, Mapping
 
 from sparse_transfer.checkpoints.formats.contract import Decoded, Encoding, KeyTable, encodings, translate
-from sparse_transfer.checkpoints.formats.masked import telling, without_weight
+from sparse_transfer.checkpoints.formats.masked import without_weight
 from sparse_transfer.checkpoints.formats.source import Source
 from sparse_transfer.checkpoints.readers.container import LazyTensor, Tree
 from sparse_transfer.core.errors import UserError, listed
@@ -38,12 +38,11 @@ def decode(source: Source) -> Decoded:
             " sparsifier.squash_mask() before saving",
         )
     weights = {plain: source.tensors[key] for key, plain in found.weights.items()}
-    telling_masks = telling(masks, weights)
     bare = sorted(plain for key, plain in found.weights.items() if key != plain and plain not in masks)
     return Decoded(
         weights=weights,
         keys={plain: key for key, plain in found.weights.items()},
-        masks={name: mask for name, mask in telling_masks.items() if name in weights},
+        masks={name: mask for name, mask in masks.items() if name in weights},
         mask_keys={name: f"{entry}.{name}.mask" for name in masks},
         read_beside=(entry,),
         problems=(

@@ -7,7 +7,7 @@ None where nothing prunes it. IntelLabs/distiller d859fc8, distiller/scheduler.p
 from collections.abc import Mapping
 
 from sparse_transfer.checkpoints.formats.contract import Decoded, Encoding, encodings
-from sparse_transfer.checkpoints.formats.masked import telling, without_weight
+from sparse_transfer.checkpoints.formats.masked import without_weight
 from sparse_transfer.checkpoints.formats.source import Source
 from sparse_transfer.checkpoints.readers.container import LazyTensor
 
@@ -20,7 +20,7 @@ def recognise(source: Source) -> str | None:
 
 
 def decode(source: Source) -> Decoded:
-    masks = telling(_masks(source), source.tensors)
+    masks = _masks(source)
     return Decoded(
         weights=source.tensors,
         keys={key: key for key in source.tensors},

@@ -1,6 +1,6 @@
 """From a file's tensors to the network's: every key, shape and value checked, all that is wrong said at once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -11,6 +11,7 @@ from sparse_transfer.checkpoints.formats.contract import Decoded, KeyFamily
 from sparse_transfer.checkpoints.readers.container import LazyTensor
 from sparse_transfer.core.errors import UserError, listed
 from sparse_transfer.models import Architecture
+from sparse_transfer.sparsity import prunable_weights
 
 COUNTER = "num_batches_tracked"  # torch < 0.4.1 did not have it; it decides nothing in evaluation
 
@@ -19,7 +20,7 @@ COUNTER = "num_batches_tracked"  # torch < 0.4.1 did not have it; it decides not
 class Mapped:
     """The network's tensors under canonical names, all of them, float32 and finite.
 
-    masks: canonical name -> bool tensor of the weight's shape, as the file has them, all-ones masks too.
+    masks: name of a prunable weight -> bool tensor of its shape, as the file has them, all-ones masks too.
     keys: canonical name -> key in the file.   notes: what was done to them on the way.
     """
 
@@ -52,14 +53,17 @@ def map_tensors(decoded: Decoded, family: KeyFamily, architecture: Architecture,
     expected: dict[str, Tensor] = dict(skeleton.state_dict())
     expected |= _expected_head(places, head, family, cast(int, skeleton.feature_dim))
     bare = _bare_batchnorms(places, expected)
+    masked = {name: place for name, place in places.items() if place.plain in decoded.masks and name in expected}
+    maskable = {*prunable_weights(skeleton), f"{head}.weight"}
     problems += _misfits(
         places, {name: like for name, like in expected.items() if name not in bare}, architecture, decoded
     )
+    problems += _odd_masks(decoded, masked, maskable)
     if problems := [*decoded.problems, *problems]:
         raise UserError(" and ".join(problems), do="name another architecture with --arch, or fetch the file again")
     reading = _Reading(decoded, places)
     tensors = {name: reading.tensor(name, like) for name, like in expected.items() if name in places}
-    masks = {name: reading.mask(name) for name, place in places.items() if place.plain in decoded.masks}
+    masks = {name: reading.mask(name) for name in masked if name in maskable}
     if reading.problems:
         raise UserError(" and ".join(reading.problems), do="fetch the file again")
     notes = [*reading.notes()]
@@ -138,11 +142,21 @@ def _misfits(
             f'{decoded.keys[places[first].plain]}" is {list(places[first].tensor.shape)}, not'
             f" {list(expected[first].shape)})"
         )
-    masked = [place.plain for place in places.values() if place.plain in decoded.masks]
-    if odd := [decoded.mask_keys[key] for key in masked if decoded.masks[key].shape != decoded.weights[key].shape]:
+    return problems
+
+
+def _odd_masks(decoded: Decoded, masked: Mapping[str, Place], maskable: Collection[str]) -> list[str]:
+    """Masks of another shape than their weight, and those that prune what is no weight of a layer.
+
+    Where a mask of a bias, a BatchNorm or a table of positions keeps everything, it says nothing, and is left out.
+    """
+    keys = [place.plain for place in masked.values()]
+    others = [place.plain for name, place in masked.items() if name not in maskable]
+    problems: list[str] = []
+    if odd := [decoded.mask_keys[key] for key in keys if decoded.masks[key].shape != decoded.weights[key].shape]:
         problems.append(f"{len(odd)} masks have another shape than their weight ({listed(odd)})")
-    if idle := [decoded.mask_keys[key] for key in masked if len(decoded.weights[key].shape) < 2]:
-        problems.append(f"{len(idle)} masks are for what is no convolution or linear layer ({listed(idle)})")
+    if pruning := [decoded.mask_keys[key] for key in others if not bool((decoded.masks[key].read() == 1).all())]:
+        problems.append(f"{len(pruning)} masks are for what is no convolution or linear layer ({listed(pruning)})")
     return problems
 
 

@@ -45,15 +45,3 @@ def without_weight(masks: Mapping[str, LazyTensor], weights: Mapping[str, LazyTe
     """The problem of masks whose weight is not in the file, if there are any."""
     orphans = sorted(set(masks) - set(weights))
     return [f"{len(orphans)} masks have no weight ({listed(orphans)})"] if orphans else []
-
-
-def telling(masks: Mapping[str, LazyTensor], weights: Mapping[str, LazyTensor]) -> dict[str, LazyTensor]:
-    """The masks less those of biases and BatchNorms that keep everything: they say nothing.
-
-    One that does prune stays, and is refused with all else that does not fit.
-    """
-    return {
-        name: mask
-        for name, mask in masks.items()
-        if name not in weights or len(weights[name].shape) > 1 or not bool((mask.read() == 1).all())
-    }

@@ -30,7 +30,7 @@ class Masking:
 
 
 def settle(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor], masks_are: str = "masks of the file") -> Masking:
-    """Decide between masks and zeros. ``weights``: every prunable weight.   ``masks``: the file's, bool.
+    """Decide between masks and zeros. ``weights``: every prunable weight.   ``masks``: the file's of these, bool.
 
     A mask of the file counts, and a zero that it keeps stays a kept weight (RigL grows connections at 0). Only where
     all masks keep everything, as the original's loader leaves them, do zeros count instead.

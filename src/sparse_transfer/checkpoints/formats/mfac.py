@@ -12,7 +12,6 @@ from math import prod
 from torch import Tensor
 
 from sparse_transfer.checkpoints.formats.contract import Decoded, Encoding, encodings
-from sparse_transfer.checkpoints.formats.masked import telling
 from sparse_transfer.checkpoints.formats.masks import is_sparse
 from sparse_transfer.checkpoints.formats.source import Source
 from sparse_transfer.checkpoints.readers.container import LazyTensor
@@ -33,7 +32,7 @@ def decode(source: Source) -> Decoded:
     fitting = _fitting(source.tensors, prod(mask.shape)) if len(mask.shape) == 1 else []
     if len(fitting) != 1:
         return _by_zeros(source, decoded, mask, len(fitting))
-    masks = telling(_cut(mask, fitting[0], source.tensors), source.tensors)
+    masks = _cut(mask, fitting[0], source.tensors)
     return replace(decoded, masks=masks, mask_keys={key: f"{MASK} (of {key})" for key in masks})
 
 

@@ -11,6 +11,7 @@ from sparse_transfer.checkpoints.formats.contract import (
     key_families,
 )
 from sparse_transfer.models import Architecture, Preprocessing
+from sparse_transfer.models.resnet import WIDEST
 
 # (three convolutions a block, blocks per stage) -> name. He et al. (2016), table 1.
 DEPTHS: dict[tuple[bool, tuple[int, ...]], str] = {
@@ -26,11 +27,11 @@ RIGL_PREPROCESSING = Preprocessing(interpolation="tf1_bicubic", antialias=False)
 
 STRIDE = (
     "stride v1.5 (in the 3×3), as torchvision and the published sparse networks have it: tensors cannot tell;"
-    " give --arch resnet50,stride=v1 if it is the original of 2015 (Caffe, Keras)"
+    " give --arch {0},stride=v1 if it is the original of 2015 (Caffe, Keras)"
 )
 POOL = (
     "max-pool padded as in PyTorch: a RigL network under torchvision's names looks the same;"
-    " give --arch resnet50,pool=same if it is one"
+    " give --arch {0},pool=same if it is one"
 )
 PICTURES = "pictures as for torchvision's first weights; its later ones, and timm's of the same names, differ"
 BICUBIC = (
@@ -56,7 +57,18 @@ def _recognise(shapes: Shapes) -> Evidence | None:
     bottleneck = "layer1.0.conv3.weight" in shapes
     name = DEPTHS.get((bottleneck, blocks))
     because = f"a 7×7 stem and {in_words(blocks)} blocks of {3 if bottleneck else 2} convolutions"
-    return Evidence(because, Architecture(name) if name else None)
+    width = _width(shapes) if bottleneck else 1
+    if width > 1:
+        because += f", {width} times as wide"
+    return Evidence(because, Architecture(name, {"width": width} if width > 1 else {}) if name else None)
+
+
+def _width(shapes: Shapes) -> int:
+    """Channels of the first 3×3 in He et al.'s 64; 1 where it is no multiple, or in groups: its shape then misfits."""
+    middle = shapes.get("layer1.0.conv2.weight", ())
+    if len(middle) != 4 or middle[0] != middle[1] or middle[0] not in range(64, 64 * WIDEST + 1, 64):
+        return 1
+    return middle[0] // 64
 
 
 def recognise_rigl(shapes: Shapes) -> Evidence | None:
@@ -65,6 +77,11 @@ def recognise_rigl(shapes: Shapes) -> Evidence | None:
     blocks = block_counts(shapes, r"layer([1-4])\.block\.(\d+)\.conv1\.conv\.weight")
     architecture = RIGL if blocks == (3, 4, 6, 3) else None
     return Evidence(f"initial_conv and {in_words(blocks)} blocks under layerN.block", architecture)
+
+
+def _assumed(architecture: Architecture) -> tuple[str, ...]:
+    is_basic = architecture.name in ("resnet18", "resnet34")  # whose first convolution is the 3×3
+    return tuple(text.format(architecture.name) for text in ((POOL,) if is_basic else (STRIDE, POOL)))
 
 
 BY_NAME = {name: Architecture(name) for name in DEPTHS.values()}
@@ -109,7 +126,7 @@ key_families.add(
             "resnet50_str": BY_NAME["resnet50"],
             "resnet50_rigl": RIGL,
         },
-        assumptions=lambda architecture: (POOL,) if architecture.name in ("resnet18", "resnet34") else (STRIDE, POOL),
+        assumptions=_assumed,
         pictures=PICTURES,
     ),
 )

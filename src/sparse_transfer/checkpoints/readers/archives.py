@@ -14,7 +14,7 @@ from pathlib import Path
 from sparse_transfer.checkpoints.readers.opening import ends, reader_of
 from sparse_transfer.checkpoints.readers.refusal import ASK_AUTHORS, FETCH_AGAIN, Refusal, refusals_of, shown
 from sparse_transfer.checkpoints.readers.several_files import latest
-from sparse_transfer.checkpoints.readers.tar import RECORD, UNPACK, Stream, is_tar, members
+from sparse_transfer.checkpoints.readers.tar import RECORD, Stream, is_tar, members
 from sparse_transfer.core.errors import UserError, listed
 from sparse_transfer.core.files import BLOCK_BYTES
 

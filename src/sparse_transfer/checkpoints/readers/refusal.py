@@ -31,7 +31,12 @@ def refusals_of(path: Path) -> Generator[None]:
         raise UserError(f"it cannot be read ({reason})", where=path, do="check the path and its permissions") from error
 
 
+def printable(text: str) -> str:
+    """Fit for a terminal: what could move its cursor or change its colours is spelt out."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
 def shown(name: str) -> str:
-    """A name from the file, fit for a terminal: control characters escaped, at most 80 characters, in quotes."""
-    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name[:81])
+    """A name from the file, printable, at most 80 characters, in quotes."""
+    text = printable(name[:81])
     return f'"{text}"' if len(text) <= 80 else f'"{text[:80]}…"'

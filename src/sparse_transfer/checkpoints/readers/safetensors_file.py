@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparse_transfer.checkpoints.readers.container import Container, LazyTensor, Tree
-from sparse_transfer.checkpoints.readers.refusal import ASK_AUTHORS, Refusal, refusals_of, shown
+from sparse_transfer.checkpoints.readers.refusal import ASK_AUTHORS, Refusal, printable, refusals_of, shown
 
 if TYPE_CHECKING:
     from safetensors import safe_open
@@ -49,7 +49,7 @@ def read_safetensors(path: Path) -> Container:
         names: list[str] = sorted(file.keys())
         root: dict[str | int, Tree] = {name: _lazy(path, name, file) for name in names}
     except SafetensorError as error:
-        raise Refusal(f"its header is damaged or it is cut short ({error})") from None
+        raise Refusal(f"its header is damaged or it is cut short ({printable(str(error))})") from None
     _check_names(path)
     return Container("safetensors", path, root, metadata)
 
@@ -103,7 +103,7 @@ def _lazy(path: Path, name: str, file: "safe_open") -> LazyTensor:
             try:
                 tensor: Tensor = file.get_tensor(name)
             except SafetensorError as error:
-                raise Refusal(f"tensor {shown(name)} cannot be read ({error})") from None
+                raise Refusal(f"tensor {shown(name)} cannot be read ({printable(str(error))})") from None
             # The library maps the file; a copy stays right when the file changes. A bool is any byte but 0.
             return tensor.view(torch.uint8).ne(0) if dtype == torch.bool else tensor.clone()
 

@@ -15,7 +15,7 @@ from sparse_transfer.core.files import BLOCK_BYTES
 
 UNPACK = "unpack it where you trust it and name the file inside"
 RECORD = 512  # bytes; headers and files are padded to it
-MEMBERS_MOST = 10_000
+HEADERS_MOST = 20_000  # a member has one or two
 EXTRA_BYTES_MOST = 1 << 20  # of a long name or a pax header
 NAME_BYTES_MOST, PART_BYTES_MOST = 1000, 255  # of a path, and of one name in it, as file systems have them
 
@@ -57,17 +57,14 @@ def members(stream: Stream) -> Iterator[Member]:
     """
     files: set[str] = set()
     folders: set[str] = set()
-    for number, (header, name) in enumerate(_headers(stream)):
-        if number >= MEMBERS_MOST:
-            raise Refusal(f"the archive has more than {MEMBERS_MOST:,} members", UNPACK)
-        is_folder = header.kind == b"5" or name.endswith("/")
+    for header, name in _headers(stream):
         path = _checked(name)
-        if is_folder:
+        if header.kind == b"5" or name.endswith("/"):
             if header.size_bytes:
                 raise Refusal(f"the archive's folder {shown(path)} has {header.size_bytes:,} bytes", ASK_AUTHORS)
-            folders.add(path.casefold())
+            _place_folder(path, files, folders)
         else:
-            _check_place(path, files, folders)
+            _place_file(path, files, folders)
             blocks = _content(stream, header.size_bytes)
             yield Member(path, header.size_bytes, blocks)
             for _ in blocks:
@@ -77,7 +74,11 @@ def members(stream: Stream) -> Iterator[Member]:
 def _headers(stream: Stream) -> Iterator[tuple[_Header, str]]:
     """Every member's header with its whole name, which one or two members before it may give."""
     extra: dict[str, str] = {}
+    count = 0
     while (header := _header(_exactly(stream, RECORD))) is not None:
+        count += 1
+        if count > HEADERS_MOST:
+            raise Refusal(f"the archive has more than {HEADERS_MOST:,} headers", UNPACK)
         if header.kind in (b"x", b"g", b"L"):
             if header.size_bytes > EXTRA_BYTES_MOST:
                 raise Refusal(f"the archive has a name of {header.size_bytes:,} bytes", ASK_AUTHORS)
@@ -162,14 +163,27 @@ def _checked(name: str) -> str:
     return "/".join(parts)
 
 
-def _check_place(path: str, files: set[str], folders: set[str]) -> None:
+def _place_file(path: str, files: set[str], folders: set[str]) -> None:
     """Refuses a file where another file or a folder is: some file systems make no difference between cases."""
     key = path.casefold()
-    above = {key[:place] for place, letter in enumerate(key) if letter == "/"}
-    if key in files or key in folders or above & files or not key:
-        raise Refusal(f"two members of the archive are called {shown(path)}", ASK_AUTHORS)
+    if key in folders or not key:
+        raise _twice(path)
+    _place_folder(path.rpartition("/")[0], files, folders)
+    if key in files:
+        raise _twice(path)
     files.add(key)
-    folders |= above
+
+
+def _place_folder(path: str, files: set[str], folders: set[str]) -> None:
+    key = path.casefold()
+    around = {key[:place] for place, letter in enumerate(key) if letter == "/"} | {key}
+    if around & files:
+        raise _twice(path)
+    folders |= around
+
+
+def _twice(path: str) -> Refusal:
+    return Refusal(f"two members of the archive are called {shown(path)}", ASK_AUTHORS)
 
 
 def _content(stream: Stream, size: int) -> Iterator[bytes]:
