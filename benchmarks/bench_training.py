@@ -146,7 +146,7 @@ def our_loop(name: str, batch: int, folder: Path, threads: int) -> float:
     facts = Backbone.create(name).preprocessing
     task = Task(splits.train, training(facts), splits.test, evaluation(facts), selects=False)
     trained = train(made, task, States(None, "run"), 0, lambda event: None)
-    return len(splits.train) / trained.seconds["train"]
+    return len(splits.train) / trained.position.seconds["train"]
 
 
 def timm_loop(name: str, batch: int, folder: Path, threads: int, script: Path, place: Path) -> float:

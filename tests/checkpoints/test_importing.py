@@ -573,6 +573,8 @@ def test_a_wide_resnet_is_told_by_its_middle_convolutions(theirs: str, ours: str
     assert evidence is not None
     assert evidence.architecture == Architecture.parse(ours)
     assert ("2 times as wide" in evidence.because) == ("width" in ours)
+    assumed = key_families.get("resnet").assumptions(evidence.architecture)
+    assert [f"--arch {evidence.architecture.name}," in line for line in assumed] == [True, True]
 
 
 @pytest.mark.parametrize("channels", [32 * 4, 65, 64 * 17])

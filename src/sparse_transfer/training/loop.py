@@ -49,7 +49,7 @@ class Trained:
     """How a training ended. logits: [N, C] of the watched pictures, of the network that is kept.
 
     tensors: that network's, by the names of a ``Trainable``: the last epoch's, or the chosen one's.
-    best: of all epochs on the watched pictures, with its epoch, from 1.   seconds: of this process, by phase.
+    best: of all epochs on the watched pictures, with its epoch, from 1.
     """
 
     tensors: Mapping[str, Tensor]
@@ -58,7 +58,6 @@ class Trained:
     best: Confusion
     best_epoch: int
     position: Position
-    seconds: Mapping[str, float]
 
 
 Log = Callable[[Mapping[str, Json]], None]
@@ -95,7 +94,6 @@ class _Run:
         self.position = Position()
         self.best: dict[str, Tensor] = {}  # counts of the best epoch; where it is kept, its tensors and logits
         self.logits: NDArray[np.float32] | None = None
-        self.seconds = {"train": 0.0, "look": 0.0, "save": 0.0}
         self.busy: float | None = None  # a time of this process, so no part of the history
         limit = learner.execution.cache_bytes
         self.cache = PictureCache(limit) if limit else None
@@ -114,7 +112,8 @@ class _Run:
         self.log({"event": "resume", "epoch": self.position.epoch + 1, "update": self.position.update})
 
     def _become(self, state: State) -> None:
-        self.position = replace(state.position, history=list(state.position.history))
+        old = state.position
+        self.position = replace(old, history=list(old.history), seconds=dict(old.seconds))
         self.best = {
             name.removeprefix("best/"): value for name, value in state.tensors.items() if name.startswith("best/")
         }
@@ -130,7 +129,7 @@ class _Run:
             tensors, scalars = self.learner.state()
             tensors |= {f"best/{name}": value for name, value in self.best.items()}
             self.states.save(State(self.position, tensors, scalars))
-        self.seconds["save"] += time.perf_counter() - began
+        self._spent("save", began)
 
     def restart(self) -> None:
         """After a loss that is not finite: back to the last state, at a tenth of the rate, or stop."""
@@ -188,6 +187,7 @@ class _Run:
                 position.seen += len(part)
                 position.update += 1
                 position.updates += 1
+                began = self._spent("train", began)
                 advance(len(part), self._shown())
                 if sums[2] > 0 or self.states.due(epoch_ends=False):
                     self.save()
@@ -196,7 +196,13 @@ class _Run:
                     raise Interrupted
         self.busy = busy.share() if done < total else None
         learner.audit()
-        self.seconds["train"] += time.perf_counter() - began
+        self._spent("train", began)
+
+    def _spent(self, phase: str, began: float) -> float:
+        """Count the seconds since ``began``; the time of now."""
+        now, seconds = time.perf_counter(), self.position.seconds
+        seconds[phase] = seconds.get(phase, 0.0) + now - began
+        return now
 
     def _order(self) -> list[NDArray[np.int64]]:
         """The epoch's updates: which pictures each one sees. The last, smaller one is kept."""
@@ -287,7 +293,7 @@ class _Run:
         position.history.append(event)
         self.log({"event": "epoch", **event, "busy": self.busy})
         self._step_to_next_epoch()
-        self.seconds["look"] += time.perf_counter() - began
+        self._spent("look", began)
         if self.states.due(epoch_ends=True) or self.is_over or stop.asked:
             self.save()
 
@@ -341,4 +347,4 @@ class _Run:
         else:
             tensors, epoch = dict(self.learner.evaluated()), position.epoch
             logits = self._look(StopRequest()) if self.logits is None else self.logits
-        return Trained(tensors, logits, epoch, best, position.best_epoch, position, self.seconds)
+        return Trained(tensors, logits, epoch, best, position.best_epoch, position)

@@ -26,8 +26,9 @@ class Position:
     """Where a training is. ``epoch`` and ``update`` count from 0 and name what comes next.
 
     update: within the epoch.   updates: in all.   lr_scale: what restarts left of the learning rate.
-    loss_sum, correct, seen: over the pictures of this epoch so far.   best_epoch (from 1), best_loss: of the epochs
-    looked at, by what chooses; best_top1 likewise.   history: one object an epoch.   ended: why it ended early.
+    loss_sum, correct, seen: over the pictures of this epoch so far.   best_epoch (from 1), best_value: of the epochs
+    looked at, by what chooses.   history: one object an epoch.   ended: why it ended early.
+    seconds: by phase, of all attempts together.
     """
 
     epoch: int = 0
@@ -41,6 +42,7 @@ class Position:
     best_epoch: int | None = None
     best_value: float | None = None
     ended: str | None = None
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
     history: list[dict[str, Json]] = field(default_factory=list[dict[str, Json]])
 
 

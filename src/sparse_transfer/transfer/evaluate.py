@@ -112,4 +112,5 @@ def aligned(head: Head, test: Split, where: Path) -> Head:
             do="evaluate on the classes it was fitted for, or fit a head with `sparse-transfer linear`",
         )
     rows = torch.tensor([head.classes.index(name) for name in test.classes])
-    return Head(head.weight[rows], head.bias[rows], test.classes)
+    kept = None if head.kept is None else head.kept[rows]
+    return Head(head.weight[rows], head.bias[rows], test.classes, kept)

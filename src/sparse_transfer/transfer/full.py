@@ -214,11 +214,9 @@ def _head(job: Job, seed: int) -> tuple[nn.Linear, Tensor | None]:
     known = job.checkpoint.head
     if known is None:
         raise UserError("this checkpoint has no head to keep", where=job.checkpoint.path, do="leave --head keep out")
-    _fill(head, aligned(known, job.splits.train, job.checkpoint.path))
-    if known.kept is None:
-        return head, None
-    rows = [known.classes.index(name) for name in classes] if known.classes else list(range(len(classes)))
-    return head, known.kept[rows]
+    known = aligned(known, job.splits.train, job.checkpoint.path)
+    _fill(head, known)
+    return head, known.kept
 
 
 def _teacher(job: Job, teacher: Checkpoint) -> nn.Module:
@@ -288,7 +286,7 @@ def _finish(job: Job, run: Run, task: Task, learner: Learner, trained: Trained) 
             model=job.checkpoint.origin.method or "",
             sparsity=job.checkpoint.origin.sparsity,
             seconds={
-                **{phase: round(seconds, 3) for phase, seconds in trained.seconds.items()},
+                **{phase: round(seconds, 3) for phase, seconds in position.seconds.items()},
                 "measure": round(time.perf_counter() - began, 3),
             },
             warnings=tuple(warnings),
