@@ -626,6 +626,15 @@ def test_a_head_alone_without_its_backbone_says_what_is_missing() -> None:
         brought_in({"weight": torch.zeros(37, 16), "bias": torch.zeros(37)})
 
 
+def test_a_head_alone_whose_mask_would_be_lost_is_refused(tmp_path: Path) -> None:
+    root = {
+        "state_dict": {"weight": torch.randn(3, 16), "bias": torch.zeros(3)},
+        "compression_sched": {"masks_dict": {"weight": (torch.rand(3, 16) < 0.5).float()}},
+    }
+    with pytest.raises(UserError, match="the head alone has a mask, which is not read"):
+        brought_in(root, backbone=tmp_path / "any.safetensors")
+
+
 def test_a_head_of_another_width_than_the_backbone_is_refused(tmp_path: Path) -> None:
     base = tmp_path / "base.safetensors"
     save(brought_in(cifar()[1]).network, base)

@@ -12,8 +12,8 @@ from support.graph_interpreter import interpret
 from support.random_state import randomise_
 
 VARIANTS = [
-    "resnet50,stride=v1", "resnet18,pool=same", "resnet18,stem=s1", "resnet50,width=2",
-    "resnet20,shortcut=B", "resnet20,width=0.3", "wideresnet,depth=10,width=1", "mobilenet_v1,flavour=tf", "mobilenet_v1,profile=amc-0.5flops",
+    "resnet50,stride=v1", "resnet18,pool=same", "resnet18,stem=s1", "resnet50,width=2", "resnet20,shortcut=B",
+    "resnet20,width=0.3", "wideresnet,depth=10,width=1", "mobilenet_v1,flavour=tf", "mobilenet_v1,profile=amc-0.5flops",
 ]  # fmt: skip
 TIMM = ["timm:resnet50d", "timm:mobilenetv1_100", "timm:efficientnet_es", "timm:mobilenetv2_100", "timm:regnetx_002"]
 

@@ -244,6 +244,8 @@ def _import_head(source: Source, decoded: Decoded, digest: str, said: Said) -> I
             f"the file holds a linear head alone (weight {list(decoded.weights['weight'].shape)})",
             do="name the imported checkpoint of the backbone it was fitted on with --backbone",
         )
+    if decoded.masks:
+        raise UserError("the head alone has a mask, which is not read", do="set what it prunes to 0 and save it again")
     base = load(said.backbone)
     values = {name: tensor.read().float() for name, tensor in decoded.weights.items()}
     for name, value in values.items():
