@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from sparse_transfer.core.progress import set_quiet
+
 torch.set_num_threads(1)
 
 
@@ -36,7 +38,8 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes the user's cache, data or run folders."""
+    """No test reads or writes the user's cache, data or run folders, or is silenced by the ``--quiet`` of another."""
+    set_quiet(False)
     monkeypatch.setenv("SPARSE_TRANSFER_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("SPARSE_TRANSFER_DATA", raising=False)
     monkeypatch.setenv("COLUMNS", "120")
