@@ -349,6 +349,7 @@ def inside(path: Path) -> str:
         (b"", "the file is empty"),
         (zip_of(b"cposix\nsystem\n(Vid\ntR."), 'the pickle asks for "posix.system", which is not data'),
     ],
+    ids=["keras", "gzip", "tar", "empty", "hostile"],
 )
 def test_the_one_file_of_an_archive_is_named_with_it(data: bytes, sentence: str, tmp_path: Path) -> None:
     assert inside(written(tmp_path, tar_of({"a/only": data}))).startswith(f"a/only: {sentence}")
