@@ -41,7 +41,7 @@ def hang() -> bytes:
     [
         (crash, "the process ended with -11"),
         (hang, "the process ended with -27"),  # SIGPROF
-        (lambda: bytes(MEMORY_MOST + (1 << 20)), "MemoryError"),
+        (lambda: bytes(16 * MEMORY_MOST), "MemoryError"),
         (lambda: b"x" if [].pop() else b"", "IndexError: pop from empty list"),
     ],
     ids=["crash", "hang", "memory", "exception"],
