@@ -1,7 +1,9 @@
 """How long does it take to bring in a wrapped ResNet-50 of 200 MB, and how much memory?
 
 The file is AC/DC's format, made here: every convolution and linear layer with a float32 mask beside its weight, and the
-optimiser's classes. Each measurement is a process of its own, because the first call is the one that a user sees:
+optimiser's classes; the same tensors as safetensors; and RigL's network with masks as a TensorFlow bundle. Each
+measurement is a process of its own, because the first call is the one that a user sees. Python's bytecode is there, as
+it is wherever the package has run once:
 
 - detection: from ``import torch`` done to encoding and family told, our own modules' import included;
 - import: ``import_checkpoint`` from the file to the network, with its SHA-256 and its report;
@@ -13,6 +15,7 @@ optimiser's classes. Each measurement is a process of its own, because the first
 """
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -21,11 +24,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
 import measure
 import torch
+from safetensors.torch import save_file
 
 MB = 1e6
-STEPS = ("detection", "import", "torch.load")
+# What is measured of each container; an import is the same work in all of them once the tensors are read.
+CONTAINERS = {
+    "zip": ("detection", "import", "torch.load"),
+    "legacy": ("detection", "import", "torch.load"),
+    "safetensors": ("detection", "import"),
+    "tf-bundle": ("detection", "import"),
+}
 
 
 def main() -> None:
@@ -41,17 +53,20 @@ def main() -> None:
 
     result: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for container in ("zip", "legacy"):
-            path = Path(folder) / f"{container}.pth"
-            tensors_bytes = write(path, options.sparsity, is_zip=container == "zip")
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = f"{folder}/bytecode"
+        for container, steps in CONTAINERS.items():
+            path, tensors_bytes = write(Path(folder), container, options.sparsity)
             found: dict[str, list[float]] = {}
+            for step in steps:
+                child(step, path, options.threads)  # writes the bytecode
             for _ in range(options.repeats):  # A B C A B C: a busy minute hits all of them alike
-                for step in STEPS:
+                for step in steps:
                     for name, value in child(step, path, options.threads).items():
                         found.setdefault(name, []).append(value)
             peak = max(found["import, peak MB"])
             result[container] = {
-                "file": f"{path.stat().st_size / MB:.1f} MB, {tensors_bytes / MB:.1f} MB of tensors",
+                "file": f"{tensors_bytes / MB:.1f} MB of tensors",
                 **{name: spread(values) for name, values in found.items()},
                 "peak over the file's tensors": round(peak * MB / tensors_bytes, 2),
             }
@@ -59,8 +74,32 @@ def main() -> None:
     measure.report("import", options.threads, result, save=options.save)
 
 
-def write(path: Path, sparsity: float, *, is_zip: bool) -> int:
-    """A wrapped ResNet-50, random weights and masks; gives the bytes of its tensors."""
+def write(folder: Path, container: str, sparsity: float) -> tuple[Path, int]:
+    """A ResNet-50 with a mask to each layer: where it is, and the bytes of its tensors."""
+    path = folder / container
+    if container == "tf-bundle":
+        from support.foreign_tf import RiglResNet50, bundle, random_masks, with_masks
+
+        graph = RiglResNet50(1000)
+        state = with_masks(graph, random_masks(graph, 1 - sparsity))
+        path = bundle(path, state)
+    else:
+        state = wrapped(sparsity)
+        if container == "safetensors":
+            save_file(state, path)
+        else:
+            tree = {
+                "epoch": 99,
+                "model_config": {"arch": "resnet50", "dataset": "imagenet"},
+                "model_state_dict": state,
+                "optimizer": {"type": torch.optim.SGD, "state_dict": {"state": {}, "param_groups": []}},
+            }
+            torch.save(tree, path, _use_new_zipfile_serialization=container == "zip")
+    return path, sum(tensor.nbytes for tensor in state.values())
+
+
+def wrapped(sparsity: float) -> dict[str, torch.Tensor]:
+    """A wrapped ResNet-50, random weights and masks."""
     from torchvision.models import resnet50
 
     state: dict[str, torch.Tensor] = {}
@@ -74,14 +113,7 @@ def write(path: Path, sparsity: float, *, is_zip: bool) -> int:
             state["module.fc._bias_mask"], state["module.fc._layer.bias"] = torch.ones_like(tensor), tensor
         else:
             state[f"module.{key}"] = tensor
-    tree = {
-        "epoch": 99,
-        "model_config": {"arch": "resnet50", "dataset": "imagenet"},
-        "model_state_dict": state,
-        "optimizer": {"type": torch.optim.SGD, "state_dict": {"state": {}, "param_groups": []}},
-    }
-    torch.save(tree, path, _use_new_zipfile_serialization=is_zip)
-    return sum(tensor.nbytes for tensor in state.values())
+    return state
 
 
 def child(step: str, path: Path, threads: int) -> dict[str, float]:
@@ -100,7 +132,7 @@ def detection(path: Path) -> dict[str, float]:
     encoding = next(encodings.get(name) for name in encodings if encodings.get(name).recognise(source) is not None)
     shapes = {key: tensor.shape for key, tensor in encoding.decode(source).weights.items()}
     found = recognise(source, shapes, None)
-    assert str(found.architecture) == "resnet50"
+    assert found.architecture.name == "resnet50"
     return {
         "detection, s": time.perf_counter() - began,
         "detection, processor s": measure.processor_seconds() - busy,
@@ -117,7 +149,7 @@ def whole_import(path: Path) -> dict[str, float]:
         imported = import_checkpoint(path)
         seconds, processor, most = time.perf_counter() - began, measure.processor_seconds() - busy, peak()
     began = time.perf_counter()
-    save(imported.network, path.with_suffix(".safetensors"), origin=imported.origin)
+    save(imported.network, path.with_suffix(".ours"), origin=imported.origin)
     return {
         "import, s": seconds,
         "import, processor s": processor,

@@ -483,7 +483,10 @@ def test_a_file_without_weights_says_where_they_were_looked_for() -> None:
 # --- prefixes -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("prefix", ["module.", "module.module.", "_orig_mod.", "module._orig_mod.", "_orig_module."])
+@pytest.mark.parametrize(
+    "prefix",
+    ["module.", "module.module.", "_orig_mod.", "module._orig_mod.", "_orig_module.", "model.", "model._orig_mod."],
+)
 def test_a_wrappers_prefix_that_all_keys_share_is_taken_off(prefix: str) -> None:
     _, state = cifar()
     imported = brought_in(prefixed(state, prefix))
@@ -507,6 +510,81 @@ def test_mobilenets_own_model_prefix_is_not_a_wrappers() -> None:
 
 
 # --- which network ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("projection", [("fc",), ("fc.0", "fc.2")], ids=["v1", "v2"])
+def test_mocos_trained_encoder_comes_in_without_its_projection(projection: tuple[str, ...]) -> None:
+    """moco/builder.py: encoder_q is trained, encoder_k follows it; fc projects to 128 numbers, in v2 by two layers."""
+    module = randomised(foreign.torchvision_resnet18(3))
+    body = {key: tensor for key, tensor in module.state_dict().items() if not key.startswith("fc.")}
+    heads = {f"{name}.{kind}": torch.randn(2, 2)[: 2 if kind == "weight" else 1] for name in projection
+             for kind in ("weight", "bias")}  # fmt: skip
+    query = prefixed({**body, **heads}, "module.encoder_q.")
+    follower = {key.replace("_q.", "_k."): torch.zeros_like(tensor) for key, tensor in query.items()}
+    queue = {"module.queue": torch.randn(128, 5), "module.queue_ptr": torch.tensor([3])}
+    imported = brought_in({"epoch": 200, "arch": "resnet18", "state_dict": {**query, **follower, **queue}})
+
+    assert imported.network.head is None
+    assert imported.report.prefix == "module.encoder_q."
+    for key, tensor in imported.network.tensors().items():
+        assert torch.equal(tensor, body[key]), key
+    assert imported.report.dropped[f"module.encoder_q.{projection[0]}.weight"] == (
+        "MoCo's projection, which is no classifier"
+    )
+    assert imported.report.dropped["module.queue"] == "MoCo's other encoder"
+
+
+@pytest.mark.parametrize("place", ["state_dict_ema", "model_ema", "model"])
+def test_averaged_weights_come_in_where_they_are_alone(place: str) -> None:
+    """torch.optim.swa_utils.AveragedModel: a counter beside the weights, which are under "module."."""
+    _, state = cifar()
+    averaged = {**prefixed(state, "module."), "n_averaged": torch.tensor(5)}
+    imported = brought_in({place: averaged, "epoch": 3})
+    assert imported.report.place == place
+    assert imported.report.dropped["n_averaged"] == "a counter of averages"
+    assert torch.equal(imported.network.tensors()["conv1.weight"], state["conv1.weight"])
+
+
+def test_averaged_weights_beside_the_trained_ones_are_named_and_left_out() -> None:
+    _, state = cifar()
+    _, other = cifar(seed=1)
+    imported = brought_in({"model": state, "model_ema": {**prefixed(other, "module."), "n_averaged": torch.tensor(5)}})
+    assert torch.equal(imported.network.tensors()["conv1.weight"], state["conv1.weight"])
+    assert imported.report.dropped["model_ema"] == "averaged weights, another network than the one trained"
+
+
+def test_inverted_masks_are_refused() -> None:
+    """``reverse_mask`` of CV_LTH_Pre-training: 1 where a weight is pruned. Taken as it is, nothing would be left."""
+    _, state = cifar()
+    masks = random_masks(state, 0.4)
+    inverted = {key: ~kept for key, kept in masks.items()}
+    nonzero = sum(int((pruned(state, masks)[key] != 0).sum()) for key in masks)
+    with pytest.raises(UserError) as caught:
+        brought_in(ist(wrapped(pruned(state, masks), inverted), None))
+    assert str(caught.value) == (
+        f"its {len(masks)} masks keep nothing but zeros and prune {nonzero:,} weights that are not 0: they are"
+        " inverted, 1 stands for pruned; save 1 - mask in the place of each"
+    )
+
+
+def test_a_head_with_tensorflows_background_class_is_warned_about() -> None:
+    module = randomised(foreign.MobileNet(4, 1001))
+    assert brought_in(module.state_dict()).report.warnings == (
+        "the head has 1,001 classes: most likely ImageNet's 1,000 with a background class before them, as TensorFlow's"
+        " networks have it, which moves every label by one",
+    )
+
+
+def test_many_tensors_with_one_fault_are_one_clause() -> None:
+    _, state = cifar()
+    small = {key: tensor.to(torch.int8) if tensor.ndim == 4 else tensor for key, tensor in state.items()}
+    with pytest.raises(UserError) as caught:
+        brought_in(small)
+    count = sum(tensor.ndim == 4 for tensor in state.values())
+    assert str(caught.value) == (
+        f'{count} tensors ("conv1.weight", "layer1.0.conv1.weight", "layer1.0.conv2.weight" and {count - 3} more) are'
+        " stored as int8: quantised weights are not read yet; fetch the file again"
+    )
 
 
 def test_the_files_name_for_its_network_is_held_against_its_keys() -> None:

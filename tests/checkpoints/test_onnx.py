@@ -14,8 +14,8 @@ from sparse_transfer.checkpoints.importing import import_checkpoint
 from sparse_transfer.checkpoints.readers.container import LazyTensor
 from sparse_transfer.checkpoints.readers.opening import open_container
 from sparse_transfer.core.errors import UserError
-from sparse_transfer.models import Backbone
 from support.foreign import (
+    CifarResNet,
     MobileNet,
     RiglResNet50,
     pruned,
@@ -24,7 +24,7 @@ from support.foreign import (
     str_resnet18,
     torchvision_resnet18,
 )
-from support.foreign_onnx import entry, exported, model, node, outside, tensor
+from support.foreign_onnx import Operation, entry, exported, model, node, outside, rewritten, tensor
 
 WEIGHT = torch.arange(24.0).reshape(4, 3, 1, 2)
 
@@ -97,29 +97,147 @@ def test_the_shortcut_and_the_last_convolution_of_a_block_are_not_confused(tmp_p
         assert torch.equal(found[name], stored) or name.endswith("num_batches_tracked"), name
 
 
-class Classifier(nn.Module):
-    """One of our backbones with a head: for variants that torchvision does not build."""
+# --- networks of the same tensors, which only the graph tells apart ------------------------------------------------
 
-    def __init__(self, architecture: str) -> None:
-        super().__init__()
-        self.backbone = Backbone.create(architecture).module
-        self.fc = nn.Linear(self.backbone.feature_dim, 3)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.backbone(x))
+def original_resnet50(classes: int) -> nn.Module:
+    """He et al.'s, as Caffe and Keras have it: torchvision's with the strides moved into the first 1×1."""
+    module = resnet50(classes)
+    for stage in (module.layer2, module.layer3, module.layer4):
+        stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)  # type: ignore[index, union-attr]
+    return module
+
+
+def wide_resnet50(classes: int) -> nn.Module:
+    from torchvision.models import wide_resnet50_2
+
+    return wide_resnet50_2(num_classes=classes)
+
+
+def with_a_dense_stem(classes: int) -> nn.Module:
+    module = torchvision_resnet18(classes)
+    module.conv1.stride = (1, 1)  # type: ignore[union-attr]
+    return module
+
+
+def keras_mobilenet(classes: int) -> nn.Module:
+    """Padding after a strided convolution only, ReLU6, eps 1e-3 (keras_applications/mobilenet.py)."""
+    module = MobileNet(4, classes)
+    for layer in module.model:
+        assert isinstance(layer, nn.Sequential)
+        for place, step in enumerate(layer):
+            if isinstance(step, nn.BatchNorm2d):
+                step.eps = 1e-3
+            if isinstance(step, nn.ReLU):
+                layer[place] = nn.ReLU6()
+            if isinstance(step, nn.Conv2d) and step.stride == (2, 2):
+                step.padding = (0, 0)
+                layer[place] = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), step)
+    return module
 
 
 @pytest.mark.parametrize(
-    "architecture",
-    ["resnet50,stride=v1", "resnet18,stem=s1", "resnet18,pool=same", "mobilenet_v1,flavour=tf,width=0.25"],
+    ("make", "architecture", "folded"),
+    [
+        (original_resnet50, "resnet50,stride=v1", True),
+        (RiglResNet50, "resnet50,pool=same", True),
+        (RiglResNet50, "resnet50,pool=same", False),
+        (wide_resnet50, "resnet50,width=2", False),
+        (with_a_dense_stem, "resnet18,stem=s1", False),
+        (keras_mobilenet, "mobilenet_v1,flavour=tf,width=0.25", True),
+        (keras_mobilenet, "mobilenet_v1,flavour=tf,width=0.25", False),
+    ],
 )
-def test_a_network_of_the_same_weights_that_computes_otherwise_is_not_taken_for_it(
-    tmp_path: Path, architecture: str
+def test_what_tensors_cannot_tell_is_taken_from_the_graph(
+    tmp_path: Path, make: Callable[[int], nn.Module], architecture: str, folded: bool
 ) -> None:
-    exported(randomised(Classifier(architecture)), tmp_path / "model.onnx", folded=True)
-    said = refusal(tmp_path / "model.onnx")
-    assert "convolutions and linear layers is that of no network known here" in said
-    assert said.endswith("have lost their names; take the .pth file of the same model")
+    """Oracle: the module that torch exported; its paddings are operations of their own, written as arithmetic."""
+    module = sparse(make(3))
+    exported(module, tmp_path / "model.onnx", folded=folded)
+    imported = import_checkpoint(tmp_path / "model.onnx")
+    assert imported.report.architecture == architecture
+    assert not any("cannot tell" in sentence for sentence in imported.report.assumptions)
+    assert imported.report.warnings == ()
+    with torch.no_grad():
+        expected = module(pictures())
+        torch.testing.assert_close(
+            imported.network(pictures()), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max())
+        )
+
+
+def test_tensorflows_same_padding_may_be_a_setting_of_the_layer(tmp_path: Path) -> None:
+    """As tf2onnx writes it: ``auto_pad`` in the place of Pad, and pictures with their channels last."""
+    module = sparse(keras_mobilenet(3))
+    exported(module, tmp_path / "model.onnx", folded=True)
+
+    def change(operations: list[Operation]) -> list[Operation]:
+        padded = {each.outputs[0]: each.inputs[0] for each in operations if each.op == "Pad"}
+        for each in operations:
+            if each.op == "Conv" and each.inputs[0] in padded:
+                each.inputs[0] = padded[each.inputs[0]]
+                del each.attributes["pads"]
+                each.attributes["auto_pad"] = "SAME_UPPER"
+            each.inputs = ["turned" if name == "input.1" else name for name in each.inputs]
+        turned = Operation("Transpose", ["input.1"], ["turned"], {"perm": [0, 3, 1, 2]})
+        return [turned, *(each for each in operations if each.op != "Pad")]
+
+    rewritten(tmp_path / "model.onnx", change)
+    imported = import_checkpoint(tmp_path / "model.onnx")
+    assert imported.report.architecture == "mobilenet_v1,flavour=tf,width=0.25"
+    with torch.no_grad():
+        torch.testing.assert_close(imported.network(pictures()), module(pictures()), rtol=1e-4, atol=1e-4)
+
+
+def test_a_padding_that_is_a_setting_of_the_pool_is_the_same(tmp_path: Path) -> None:
+    exported(randomised(RiglResNet50(3)), tmp_path / "model.onnx", folded=True)
+
+    def change(operations: list[Operation]) -> list[Operation]:
+        (padding,) = (each for each in operations if each.op == "Pad")
+        (pool,) = (each for each in operations if each.op == "MaxPool")
+        pool.inputs, pool.attributes["pads"] = [padding.inputs[0]], [0, 0, 1, 1]
+        return [each for each in operations if each is not padding]
+
+    rewritten(tmp_path / "model.onnx", change)
+    assert import_checkpoint(tmp_path / "model.onnx").report.architecture == "resnet50,pool=same"
+
+
+@pytest.mark.parametrize(
+    ("value", "mode", "said"),
+    [(1.0, "constant", " (Pad is in none of them)"), (0.0, "reflect", " (Pad is in none of them)")],
+)
+def test_a_padding_that_is_not_with_zeros_is_refused(tmp_path: Path, value: float, mode: str, said: str) -> None:
+    exported(randomised(RiglResNet50(3)), tmp_path / "model.onnx", folded=True)
+
+    def change(operations: list[Operation]) -> list[Operation]:
+        (padding,) = (each for each in operations if each.op == "Pad")
+        padding.inputs, padding.attributes = padding.inputs[:1], {"pads": [0, 0, 0, 0, 0, 0, 1, 1], "mode": mode}
+        padding.attributes["value"] = value
+        return operations
+
+    rewritten(tmp_path / "model.onnx", change)
+    assert f"is that of no network known here{said}" in refusal(tmp_path / "model.onnx")
+
+
+def test_zeros_around_what_may_be_negative_are_no_part_of_the_pool(tmp_path: Path) -> None:
+    """A max-pool pads with -inf: behind a BatchNorm, padding it with 0 is another network."""
+    module = RiglResNet50(3)
+    exported(randomised(module), tmp_path / "model.onnx", folded=True)
+
+    def change(operations: list[Operation]) -> list[Operation]:
+        place = next(index for index, each in enumerate(operations) if each.op == "Relu")
+        operations[place].op = "Identity"
+        return operations
+
+    rewritten(tmp_path / "model.onnx", change)
+    assert "is that of no network known here" in refusal(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("architecture", ["resnet50", "resnet50,pool=same,stride=v1"])
+def test_another_network_than_the_graphs_is_refused(tmp_path: Path, architecture: str) -> None:
+    exported(randomised(RiglResNet50(3)), tmp_path / "model.onnx", folded=True)
+    assert refusal(tmp_path / "model.onnx", architecture=architecture) == (
+        f"its graph is that of resnet50,pool=same, and --arch says {architecture}; leave --arch out"
+    )
 
 
 def with_relu6() -> nn.Module:
@@ -186,11 +304,21 @@ def test_a_bias_before_batchnorm_and_another_eps_are_kept(tmp_path: Path) -> Non
         torch.testing.assert_close(network(pictures()), module(pictures()), rtol=1e-4, atol=1e-4)
 
 
+def test_names_that_were_kept_do_not_make_another_graph_the_network(tmp_path: Path) -> None:
+    module = randomised(with_another_pool())
+    exported(module, tmp_path / "model.onnx", folded=False)
+    assert refusal(tmp_path / "model.onnx") == (
+        "its weights have the names of resnet18, and its graph computes otherwise; "
+        "take the .pth file of the same model, or say which network it is with --arch"
+    )
+    assert import_checkpoint(tmp_path / "model.onnx", architecture="resnet18").report.architecture == "resnet18"
+
+
 def test_names_that_were_kept_serve_where_the_graph_is_not_known(tmp_path: Path) -> None:
-    module = sparse(RiglResNet50(3))
+    module = sparse(CifarResNet("A", "linear", 4, 3))
     exported(module, tmp_path / "model.onnx", folded=False)
     imported = import_checkpoint(tmp_path / "model.onnx")
-    assert imported.report.architecture == "resnet50,pool=same"
+    assert imported.report.architecture == "resnet20,width=0.25"
     assert imported.report.warnings == (
         "its graph is that of no network known here: only the names of its weights say which it is",
     )
@@ -378,7 +506,16 @@ def test_no_change_of_a_file_does_more_than_refuse_it(tmp_path: Path, seed: int)
                 node("Conv", ["x", "v", "b"], ["y"], pads=[1, 1, 1, 1], group=1, kernel_shape=[1, 2]),
                 node("BatchNormalization", ["y", "b", "b", "b", "b"], ["z"], epsilon=0.5),
                 node("Clip", ["z", "c", "c"], ["u"]),
-                node("MaxPool", ["u"], ["p"], kernel_shape=[3, 3]),
+                node("Constant", [], ["four"], value=tensor("", torch.tensor([4]))),
+                node("ConstantOfShape", ["four"], ["zeros"], value=tensor("", torch.tensor([0]))),
+                node("Concat", ["four", "zeros"], ["some"], axis=0),
+                node("Slice", ["some", "four", "four", "four", "four"], ["cut"]),
+                node("Gather", ["some", "four"], ["one"], axis=0),
+                node("Mul", ["some", "zeros"], ["product"]),
+                node("Reshape", ["some", "four"], ["laid"]),
+                node("Pad", ["u", "laid", "c"], ["around"], mode="constant", pads=[0, 0, 0, 0, 0, 0, 1, 1]),
+                node("Transpose", ["around"], ["turned"], perm=[0, 3, 1, 2]),
+                node("MaxPool", ["around"], ["p"], kernel_shape=[3, 3], auto_pad="SAME_UPPER"),
                 node("Add", ["p", "u"], ["q"]),
                 node("ReduceMean", ["q"], ["r"], axes=[2, 3]),
                 node("Transpose", ["l"], ["m"], perm=[1, 0]),

@@ -3,12 +3,16 @@
 import struct
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from sparse_transfer.checkpoints.readers.container import LazyTensor
+from sparse_transfer.checkpoints.readers.opening import open_container
 from support.foreign import MobileNet, Sample, pruned, random_masks, randomised
 
 FLOAT, INT64 = 1, 7
@@ -32,7 +36,7 @@ def exported(module: nn.Module, path: Path, *, folded: bool, size: int = 64) -> 
     module.eval()
 
 
-Attribute = int | float | list[int] | bytes
+Attribute = int | float | list[int] | bytes | str
 
 
 # --- by hand ------------------------------------------------------------------------------------------------------
@@ -75,9 +79,7 @@ def outside(name: str, value: Tensor, **where: str) -> bytes:
     return tensor(name, value, field14=1) + pairs
 
 
-def node(
-    op: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: int | float | list[int] | bytes
-) -> bytes:
+def node(op: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Attribute) -> bytes:
     """NodeProto; a bytes attribute is a tensor."""
     out = b"".join(entry(1, name) for name in inputs) + b"".join(entry(2, name) for name in outputs) + entry(4, op)
     for name, value in attributes.items():
@@ -88,6 +90,8 @@ def node(
                 body = varint(2 << 3 | 5) + struct.pack("<f", value)
             case bytes():
                 body = entry(5, value)
+            case str():
+                body = entry(4, value)
             case _:
                 body = entry(8, b"".join(map(varint, value)))
         out += entry(5, entry(1, name) + body)
@@ -99,6 +103,37 @@ def model(nodes: Sequence[bytes], tensors: Sequence[bytes], inputs: Sequence[str
     graph = b"".join(entry(1, item) for item in nodes) + entry(2, "made") + b"".join(entry(5, t) for t in tensors)
     graph += b"".join(entry(11, entry(1, name)) for name in inputs) + more
     return entry(1, 7) + entry(2, "hand") + entry(7, graph)
+
+
+@dataclass
+class Operation:
+    """A node of an exported graph, to be changed."""
+
+    op: str
+    inputs: list[str]
+    outputs: list[str]
+    attributes: dict[str, Attribute]
+
+
+def rewritten(path: Path, change: Callable[[list[Operation]], list[Operation]]) -> None:
+    """The same model with other nodes: what an exporter that torch does not have would write."""
+    root = cast("dict[str, Any]", open_container(path).root)
+    operations = [
+        Operation(
+            each["op"],
+            list(each["inputs"]),
+            list(each["outputs"]),
+            {
+                name: tensor("", value.read()) if isinstance(value, LazyTensor) else value
+                for name, value in each["attributes"].items()
+            },
+        )
+        for each in root["nodes"]
+    ]
+    nodes = [node(each.op, each.inputs, each.outputs, **each.attributes) for each in change(operations)]
+    tensors = [tensor(name, stored.read()) for name, stored in root["weights"].items()]
+    outputs = b"".join(entry(12, entry(1, name)) for name in root["outputs"])
+    path.write_bytes(model(nodes, tensors, root["inputs"], outputs))
 
 
 # --- a file of the encoding ---------------------------------------------------------------------------------------

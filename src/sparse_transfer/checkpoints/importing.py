@@ -221,10 +221,19 @@ def _encoding(source: Source) -> tuple[str, Encoding, str]:
 
 def _recognised(source: Source, decoded: Decoded, given: Architecture | None) -> Recognised:
     """The network; what its encoding lacks is said too where its keys are those of none."""
+    known = decoded.architecture
+    if known is not None and given not in (None, known):
+        raise UserError(f"its graph is that of {known}, and --arch says {given}", do="leave --arch out")
     try:
-        return recognise(source, {key: tensor.shape for key, tensor in decoded.weights.items()}, given)
+        found = recognise(source, {key: tensor.shape for key, tensor in decoded.weights.items()}, known or given)
     except UserError as error:
         raise UserError(" and ".join([*decoded.problems, error.what]), where=error.where, do=error.do) from None
+    if given is None and found.architecture.name in decoded.contradicts:
+        raise UserError(
+            f"its weights have the names of {found.architecture}, and its graph computes otherwise",
+            do="take the .pth file of the same model, or say which network it is with --arch",
+        )
+    return found
 
 
 def _left_out(source: Source, decoded: Decoded) -> dict[str, str]:

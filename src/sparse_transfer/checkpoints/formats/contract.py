@@ -71,6 +71,7 @@ class Decoded:
     read_beside: the entries beside the tensors that were read too, so that they are not said to be left out.
     problems: why the file cannot be imported, one clause each; they are shown together with those found later.
     warnings, notes, assumptions: sentences for the report.   masks_are: how it calls the masks.
+    architecture: the network, where more than its tensors says which it is.   contradicts: networks that it is not.
     """
 
     weights: Mapping[str, LazyTensor]
@@ -84,6 +85,8 @@ class Decoded:
     notes: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
     masks_are: str = "masks of the file"
+    architecture: Architecture | None = None
+    contradicts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ CLASSES = {
     "pets": 37,
     "SUN397": 397,
 }
+BACKGROUND = 1001  # classes of TensorFlow's ImageNet networks, tensorflow/models, research/slim
 
 
 def declared_architecture(source: Source, name: str, family: KeyFamily, evidence: Evidence) -> Architecture | None:
@@ -57,6 +58,11 @@ def trained_on(source: Source) -> tuple[str, ...]:
 
 def class_warning(source: Source, classes: int | None) -> str | None:
     """A sentence where the head has not as many classes as the dataset that the file names."""
+    if classes == BACKGROUND:
+        return (
+            f"the head has {BACKGROUND:,} classes: most likely ImageNet's 1,000 with a background class before them, as"
+            " TensorFlow's networks have it, which moves every label by one"
+        )
     expected = CLASSES.get(source.dataset or "")
     if expected is None or classes is None or classes == expected:
         return None

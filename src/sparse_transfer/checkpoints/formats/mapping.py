@@ -166,7 +166,9 @@ class _Reading:
     def __init__(self, decoded: Decoded, places: Mapping[str, Place]) -> None:
         self.decoded = decoded
         self.places = places
-        self.problems: list[str] = []
+        self.strange: list[str] = []
+        self.whole: dict[torch.dtype, list[str]] = {}
+        self.infinite: dict[str, int] = {}
         self.converted: dict[torch.dtype, list[str]] = {}
 
     def tensor(self, name: str, like: Tensor) -> Tensor:
@@ -178,19 +180,19 @@ class _Reading:
         if not like.dtype.is_floating_point:
             return self._whole(key, value, like.dtype)
         if not value.dtype.is_floating_point:
-            self.problems.append(f'"{key}" is stored as {_spelt(value.dtype)}: quantised weights are not read yet')
+            self.whole.setdefault(value.dtype, []).append(key)
             return value
         if value.dtype != torch.float32:
             self.converted.setdefault(value.dtype, []).append(key)
         value = value.to(torch.float32).contiguous()
         if bad := int((~torch.isfinite(value)).sum()):
-            self.problems.append(f'"{key}" has {bad:,} values that are NaN or infinite')
+            self.infinite[key] = bad
         return value
 
     def _whole(self, key: str, value: Tensor, dtype: torch.dtype) -> Tensor:
         whole = value.to(dtype)
         if not torch.equal(whole.to(value.dtype), value):
-            self.problems.append(f'"{key}" is not whole numbers')
+            self.strange.append(f'"{key}" is not whole numbers')
         return whole
 
     def mask(self, name: str) -> Tensor:
@@ -199,10 +201,24 @@ class _Reading:
         mask = self.decoded.masks[place.plain].read()
         kept = mask == 1
         if strange := int((~kept & (mask != 0)).sum()):
-            self.problems.append(
+            self.strange.append(
                 f'the mask "{self.decoded.mask_keys[place.plain]}" has {strange:,} values that are neither 0 nor 1'
             )
         return (kept if place.op is None else place.op(kept)).contiguous()
+
+    @property
+    def problems(self) -> list[str]:
+        """A clause each, whatever the number of tensors that it is about."""
+        found = [
+            f"{_are(keys)} stored as {_spelt(dtype)}: quantised weights are not read yet"
+            for dtype, keys in self.whole.items()
+        ]
+        if self.infinite:
+            who = f"{len(self.infinite)} tensors ({listed(list(self.infinite))}) have"
+            one = f'"{next(iter(self.infinite))}" has'
+            count = sum(self.infinite.values())
+            found.append(f"{one if len(self.infinite) == 1 else who} {count:,} values that are NaN or infinite")
+        return found + self.strange
 
     def notes(self) -> list[str]:
         small = (torch.float16, torch.bfloat16)
@@ -211,6 +227,10 @@ class _Reading:
             + ("; a zero among them may be a small weight that was rounded to 0" if dtype in small else "")
             for dtype, keys in self.converted.items()
         ]
+
+
+def _are(keys: list[str]) -> str:
+    return f'"{keys[0]}" is' if len(keys) == 1 else f"{len(keys)} tensors ({listed(keys)}) are"
 
 
 def _spelt(dtype: torch.dtype) -> str:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from sparse_transfer.core.errors import UserError
+
 # Zeros are a mask where there are this many of them (E14): a trained dense layer has next to none.
 ZEROS_IN_ALL = 0.05
 ZEROS_IN_ONE = 0.20
@@ -34,10 +36,21 @@ def settle(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor], masks_are
 
     A mask of the file counts, and a zero that it keeps stays a kept weight (RigL grows connections at 0). Only where
     all masks keep everything, as the original's loader leaves them, do zeros count instead.
+
+    Raises:
+        UserError: masks that are 1 where a weight is pruned, as far as the weights show it.
     """
     pruning = {name: kept for name, kept in masks.items() if not bool(kept.all())}
     if pruning:
         leaked = {name: int(((weights[name] != 0) & ~kept).sum()) for name, kept in pruning.items()}
+        if (total := sum(leaked.values())) and not any(
+            bool(weights[name][kept].any()) for name, kept in pruning.items()
+        ):
+            raise UserError(
+                f"its {len(pruning)} masks keep nothing but zeros and prune {total:,} weights that are not 0: they are"
+                " inverted, 1 stands for pruned",
+                do="save 1 - mask in the place of each",
+            )
         return Masking(pruning, "masks", _in_words(pruning, len(masks), leaked, masks_are))
     zeros = {name: weight == 0 for name, weight in weights.items()}
     counts = {name: int(zero.sum()) for name, zero in zeros.items()}

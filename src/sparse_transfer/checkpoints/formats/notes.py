@@ -86,8 +86,8 @@ ENCODINGS: Mapping[str, EncodingNote] = {
     "onnx": EncodingNote(
         "the container",
         "exact zeros of the initialisers",
-        "exporters drop names and fold BatchNorm: each layer is found by its place in the graph, and a graph that"
-        " computes otherwise is refused; quantised graphs too",
+        "exporters drop names and fold BatchNorm: each layer is found by its place in the graph, which tells strides"
+        " and SAME padding too; a graph that computes otherwise is refused, and so are quantised graphs",
     ),
     "ist_wrapped": EncodingNote(
         "`_layer.weight` and `_weight_mask`",

@@ -5,7 +5,7 @@ zeros, and the shift becomes the convolution's bias. So each layer is found by i
 BatchNorm comes back as one that only adds: scale 1, bias the convolution's, mean 0, variance 1 - eps.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,16 +13,20 @@ from torch import Tensor
 
 from sparse_transfer.checkpoints.assembling import skeleton
 from sparse_transfer.checkpoints.formats.contract import Decoded, Encoding, encodings
+from sparse_transfer.checkpoints.formats.onnx_padding import AFTER
 from sparse_transfer.checkpoints.formats.onnx_steps import Layer, Steps, keys_of, steps_of
+from sparse_transfer.checkpoints.formats.resnets import width_of
 from sparse_transfer.checkpoints.formats.source import Source
 from sparse_transfer.checkpoints.readers.container import LazyTensor
 from sparse_transfer.core.errors import UserError
 from sparse_transfer.models import Architecture
+from sparse_transfer.models.architecture import Argument
 from sparse_transfer.models.mobilenet_v1 import PROFILES
 from sparse_transfer.models.translation import graph_of
 
 # Convolutions, shortcuts included -> network.
 RESNETS = {20: "resnet18", 36: "resnet34", 53: "resnet50", 104: "resnet101", 155: "resnet152"}
+BOTTLENECKS = ("resnet50", "resnet101", "resnet152")
 MOBILENET_CONVOLUTIONS = 27
 SIZE_PX = 64  # of the pictures that our own graph is drawn for; its keys do not depend on it
 STATE = (".weight", ".bias", ".running_mean", ".running_var", ".num_batches_tracked")
@@ -76,16 +80,35 @@ def _is_head(steps: Steps, layer: Layer, features: str) -> bool:
 
 
 def _candidates(steps: Steps) -> list[Architecture]:
-    """Networks with so many convolutions; where one classifies, one fewer."""
-    shapes = [steps.constants[layer.weight].shape for layer in steps.layers.values() if not layer.is_linear]
-    found = [Architecture(RESNETS[count]) for count in (len(shapes), len(shapes) - 1) if count in RESNETS]
+    """Networks with so many convolutions; where one classifies, one fewer. The graph says what tensors cannot tell."""
+    layers = [layer for layer in steps.layers.values() if not layer.is_linear]
+    shapes = [steps.constants[layer.weight].shape for layer in layers]
+    names = [RESNETS[count] for count in (len(shapes), len(shapes) - 1) if count in RESNETS]
+    found = [Architecture.checked(name, _resnet_facts(name, steps, layers, shapes)) for name in names]
+    flavour = "tf" if any(layer.sides == AFTER for layer in layers) else "torch"
     for last in (-1, -2):
         if len(shapes) + last + 1 == MOBILENET_CONVOLUTIONS:
             found += [
-                Architecture.checked("mobilenet_v1", {"profile": profile, "width": shapes[last][0] / channels[-1]})
+                Architecture.checked(
+                    "mobilenet_v1", {"profile": profile, "width": shapes[last][0] / channels[-1], "flavour": flavour}
+                )
                 for profile, channels in PROFILES.items()
             ]
     return found
+
+
+def _resnet_facts(
+    name: str, steps: Steps, layers: Sequence[Layer], shapes: Sequence[tuple[int, ...]]
+) -> dict[str, Argument]:
+    squares = [(layer, shape) for layer, shape in zip(layers, shapes, strict=True) if shape[2:] == (3, 3)]
+    facts: dict[str, Argument] = {
+        "pool": "same" if steps.pools == [AFTER] else "torch",
+        "stem": "s1" if layers[0].strides == (1, 1) else "s2",
+    }
+    if name in BOTTLENECKS:
+        facts["stride"] = "v1.5" if any(layer.strides == (2, 2) for layer, _ in squares) else "v1"
+        facts["width"] = width_of(squares[0][1]) if squares else 1
+    return facts
 
 
 def _by_places(steps: Steps, found: Found) -> Decoded:
@@ -117,8 +140,15 @@ def _by_places(steps: Steps, found: Found) -> Decoded:
             " convolutions' biases"
         )
     used = set(keys.values())
-    dropped = {name: "not a tensor of the network" for name in steps.constants if name not in used}
-    return Decoded(weights, keys, dropped=dropped, read_beside=("nodes", "inputs", "outputs"), notes=tuple(notes))
+    dropped = {name: "not a tensor of the network" for name in steps.stored if name not in used}
+    return Decoded(
+        weights,
+        keys,
+        dropped=dropped,
+        read_beside=("nodes", "inputs", "outputs"),
+        notes=tuple(notes),
+        architecture=found.architecture,
+    )
 
 
 def _norm(steps: Steps, layer: Layer, eps: float) -> dict[str, tuple[str, LazyTensor]]:
@@ -177,6 +207,7 @@ def _by_names(source: Source, steps: Steps) -> Decoded:
         dropped=dropped,
         read_beside=("nodes", "inputs", "outputs"),
         warnings=("its graph is that of no network known here: only the names of its weights say which it is",),
+        contradicts=(*RESNETS.values(), "mobilenet_v1"),
     )
 
 

@@ -6,17 +6,21 @@ stride in another layer, or another padding, changes the keys of all that follow
 is left out of the keys, so that a graph in which it was folded has the same ones.
 """
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+import torch
+
+from sparse_transfer.checkpoints.formats.onnx_arithmetic import MOST, Whole, computed
+from sparse_transfer.checkpoints.formats.onnx_keys import Key, key_of
+from sparse_transfer.checkpoints.formats.onnx_padding import NONE, Paddings, Sides, automatic
 from sparse_transfer.checkpoints.readers.container import LazyTensor, Tree
 from sparse_transfer.core.errors import UserError
 from sparse_transfer.models import Graph
 from sparse_transfer.models.graph import IMAGES
 
-Key = str
 PASSED = ("Identity", "Dropout", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Cast")
 ASKS_FOR_SHAPES = ("Shape", "Size")
 QUANTISED = (
@@ -31,6 +35,7 @@ class Layer:
     """A convolution or linear layer of an ONNX graph; names are those of its constants.
 
     normalised: scale, bias, mean, variance of the BatchNorm behind it, where that is not folded into it.
+    strides, sides: of a convolution, along height and width; zeros above, on the left, below and on the right.
     """
 
     key: Key
@@ -41,18 +46,24 @@ class Layer:
     bias: str | None = None
     normalised: tuple[str, str, str, str] | None = None
     eps: float = 0.0
+    strides: tuple[int, ...] = (1, 1)
+    sides: Sides = NONE
 
 
 @dataclass
 class Steps:
-    """``keys``: value -> its key.   ``layers``: key -> layer.   ``constants``: name -> tensor.
+    """``keys``: value -> its key.   ``layers``: key -> layer.
 
+    constants: name -> tensor.   stored: those of them that are tensors of the file.   pools: sides of the max-pools.
     outputs: keys of the values that the graph gives.   unknown: the first operation that these networks do not have.
     """
 
     constants: dict[str, LazyTensor]
+    stored: tuple[str, ...]
     keys: dict[str, Key] = field(default_factory=dict[str, Key])
     layers: dict[Key, Layer] = field(default_factory=dict[Key, Layer])
+    paddings: Paddings = field(default_factory=Paddings)
+    pools: list[Sides] = field(default_factory=list[Sides])
     outputs: tuple[Key, ...] = ()
     unknown: str | None = None
 
@@ -61,33 +72,34 @@ class Steps:
         return key in self.outputs or key_of("softmax", None, key) in self.outputs
 
 
-def key_of(op: str, settings: object, *sources: Key) -> Key:
-    return hashlib.sha256(repr((op, settings, sources)).encode()).hexdigest()
-
-
 def keys_of(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[Key, str], Key]:
     """Our own graph: key of each convolution -> its layer's name; key of the features. ``shapes``: of its weights."""
     keys: dict[str, Key] = {IMAGES: START}
     layers: dict[Key, str] = {}
+    paddings = Paddings()
     convolutions: set[str] = set()
     for node in graph:
         sources = [keys[name] for name in node.inputs]
         if node.op == "conv" and node.weight is not None:
-            padding = (*node.padding, *node.padding)
-            settings = (shapes[node.weight], node.stride, padding, node.dilation, node.groups)
-            keys[node.name] = key_of("conv", settings, *sources)
+            source, sides = paddings.taken_in(sources[0], (*node.padding, *node.padding))
+            settings = (shapes[node.weight], node.stride, sides, node.dilation, node.groups)
+            keys[node.name] = key_of("conv", settings, source)
             layers[keys[node.name]] = node.weight.removesuffix(".weight")
             convolutions.add(node.name)
         elif node.op == "flatten" or (node.op == "batchnorm" and node.inputs[0] in convolutions):
             keys[node.name] = sources[0]
         elif node.op == "maxpool":
-            padding = (*node.padding, *node.padding)
-            keys[node.name] = key_of("maxpool", (node.kernel, node.stride, padding, node.is_ceil), *sources)
+            source, sides = paddings.taken_in(sources[0], (*node.padding, *node.padding), by_maximum=True)
+            keys[node.name] = key_of("maxpool", (node.kernel, node.stride, sides, node.is_ceil), source)
+        elif node.op in ("relu", "relu6"):
+            keys[node.name] = paddings.rectify(node.op, sources[0])
+        elif node.op == "pad" and node.value == 0 and not (node.before[0] or node.after[0]):
+            keys[node.name] = paddings.pad(sources[0], (*node.before[1:], *node.after[1:]))
         elif node.op == "add":
             keys[node.name] = key_of("add", None, *sorted(sources))
         else:
             own = replace(node, name="", inputs=(), output_shape=())
-            keys[node.name] = key_of(node.op, None if node.op in ("relu", "relu6", "globalavgpool") else own, *sources)
+            keys[node.name] = key_of(node.op, None if node.op == "globalavgpool" else own, *sources)
     return layers, keys[graph.output]
 
 
@@ -99,7 +111,8 @@ def steps_of(root: Mapping[str | int, Tree]) -> Steps:
     assert isinstance(nodes, Sequence)
     assert isinstance(inputs, Sequence)
     assert isinstance(outputs, Sequence)
-    steps = Steps({str(name): tensor for name, tensor in weights.items() if isinstance(tensor, LazyTensor)})
+    stored = {str(name): tensor for name, tensor in weights.items() if isinstance(tensor, LazyTensor)}
+    steps = Steps(stored, tuple(stored))
     steps.keys = {str(name): START for name in inputs if name not in weights}  # old exporters list weights as inputs
     for node in nodes:
         assert isinstance(node, Mapping)
@@ -150,7 +163,8 @@ def _step(steps: Steps, node: _Node) -> None:
         return
     sources = [steps.keys[name] for name in node.inputs if name in steps.keys]
     held = [name for name in node.inputs if name in steps.constants]
-    if not sources:  # arithmetic of shapes
+    if not sources:
+        _calculate(steps, node, output)
         return
     key = _key(steps, node, sources, held)
     if key is not None:
@@ -170,6 +184,32 @@ def _constant(steps: Steps, node: _Node, output: str) -> None:
         steps.constants[output] = LazyTensor(shape, stored.dtype, lambda: stored.read().permute(order).contiguous())
 
 
+def _calculate(steps: Steps, node: _Node, output: str) -> None:
+    """Arithmetic of constants, as far as paddings are made of it."""
+    held = [value for name in node.inputs if (value := _whole(steps, name)) is not None]
+    fill = node.attributes.get("value")  # of a ConstantOfShape
+    value = None
+    if len(held) == len(node.inputs):
+        number = _only(fill) if isinstance(fill, LazyTensor) else 0
+        value = computed(node.op, held, axis=int(node.number("axis", 0)), fill=int(number))
+    if value is not None:
+        tensor = torch.from_numpy(value.copy())
+        steps.constants[output] = LazyTensor(value.shape, tensor.dtype, tensor.clone)
+
+
+def _whole(steps: Steps, name: str) -> Whole | None:
+    """A constant of a few whole numbers."""
+    constant = steps.constants.get(name)
+    if constant is None or constant.dtype not in (torch.int32, torch.int64) or math.prod(constant.shape) > MOST:
+        return None
+    return constant.read().numpy().astype(np.int64)
+
+
+def _only(constant: LazyTensor) -> float:
+    """The one number of a constant; NaN where it has several."""
+    return float(constant.read()) if math.prod(constant.shape) == 1 else math.nan
+
+
 def _key(steps: Steps, node: _Node, sources: list[Key], held: list[str]) -> Key | None:
     """The key of a node's value; None where it is none that these networks are made of."""
     first = sources[0]
@@ -181,13 +221,15 @@ def _key(steps: Steps, node: _Node, sources: list[Key], held: list[str]) -> Key 
         case "BatchNormalization" if len(held) == 4:
             return _batchnorm(steps, node, first, held)
         case "Relu":
-            return key_of("relu", None, first)
+            return steps.paddings.rectify("relu", first)
         case "Clip":
-            return key_of("relu6", None, first) if _bounds(steps, node, held) == (0.0, 6.0) else None
-        case "MaxPool" if node.number("dilations", 0) == 0 and "auto_pad" not in node.attributes:
-            kernel = node.numbers("kernel_shape", ())
-            strides, pads = node.numbers("strides", (1, 1)), node.numbers("pads", (0, 0, 0, 0))
-            return key_of("maxpool", (kernel, strides, pads, node.number("ceil_mode", 0) != 0), first)
+            return steps.paddings.rectify("relu6", first) if _bounds(steps, node, held) == (0.0, 6.0) else None
+        case "Pad":
+            return _pad(steps, node, first)
+        case "Transpose" if first == START and node.numbers("perm", ()) == (0, 3, 1, 2):
+            return first  # pictures that TensorFlow keeps with their channels last
+        case "MaxPool":
+            return _maxpool(steps, node, first)
         case "GlobalAveragePool" | "AveragePool" | "ReduceMean" if _is_global(steps, node, held):
             return key_of("globalavgpool", None, first)
         case "Add" if len(sources) == 2:
@@ -206,18 +248,52 @@ def _key(steps: Steps, node: _Node, sources: list[Key], held: list[str]) -> Key 
 
 
 def _conv(steps: Steps, node: _Node, source: Key, held: list[str]) -> Key | None:
-    if node.attributes.get("auto_pad") not in (None, "NOTSET"):
-        return None
     shape = steps.constants[held[0]].shape
-    if len(shape) != 4 or any(steps.constants[name].shape != shape[:1] for name in held[1:]):
+    own = _sides(node, shape[2:])
+    if len(shape) != 4 or own is None or any(steps.constants[name].shape != shape[:1] for name in held[1:]):
         return None
-    pads, strides = node.numbers("pads", (0, 0, 0, 0)), node.numbers("strides", (1, 1))
-    settings = (shape, strides, pads, node.numbers("dilations", (1, 1)), int(node.number("group", 1)))
+    source, sides = steps.paddings.taken_in(source, own)
+    strides = node.numbers("strides", (1, 1))
+    settings = (shape, strides, sides, node.numbers("dilations", (1, 1)), int(node.number("group", 1)))
     key = key_of("conv", settings, source)
     if key in steps.layers:  # two alike on one value: no key tells which is which
         return None
-    steps.layers[key] = Layer(key, source, held[0], False, bias=held[1] if len(held) > 1 else None)
+    bias = held[1] if len(held) > 1 else None
+    steps.layers[key] = Layer(key, source, held[0], False, bias=bias, strides=strides, sides=sides)
     return key
+
+
+def _maxpool(steps: Steps, node: _Node, source: Key) -> Key | None:
+    kernel = node.numbers("kernel_shape", ())
+    own = _sides(node, kernel)
+    if own is None or node.numbers("dilations", (1, 1)) != (1, 1):
+        return None
+    source, sides = steps.paddings.taken_in(source, own, by_maximum=True)
+    steps.pools.append(sides)
+    settings = (kernel, node.numbers("strides", (1, 1)), sides, node.number("ceil_mode", 0) != 0)
+    return key_of("maxpool", settings, source)
+
+
+def _sides(node: _Node, kernel: tuple[int, ...]) -> Sides | None:
+    """The padding of a convolution or max-pool."""
+    mode = node.attributes.get("auto_pad")
+    if mode in (None, "NOTSET"):
+        sides = node.numbers("pads", NONE)
+        return sides if len(sides) == 4 else None
+    return automatic(str(mode), kernel, node.numbers("strides", (1, 1)), node.numbers("dilations", (1, 1)))
+
+
+def _pad(steps: Steps, node: _Node, source: Key) -> Key | None:
+    """Zeros around a map, [N, C, H, W]: attributes in old graphs, constants in new ones."""
+    names = [*node.inputs[1:], *("",) * 3][:3]
+    pads, value, axes = names
+    filled = _only(steps.constants[value]) if value in steps.constants else node.number("value", 0)
+    whole = _whole(steps, pads)
+    sides = node.numbers("pads", ()) if whole is None else tuple(int(side) for side in whole.flat)
+    is_plain = node.attributes.get("mode", "constant") == "constant" and filled == 0 and not axes
+    if not is_plain or len(sides) != 8 or any(sides[axis] for axis in (0, 1, 4, 5)) or min(sides) < 0:
+        return None
+    return steps.paddings.pad(source, (*sides[2:4], *sides[6:8]))
 
 
 def _linear(steps: Steps, node: _Node, source: Key, held: list[str]) -> Key | None:

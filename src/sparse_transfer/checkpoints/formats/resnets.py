@@ -57,15 +57,14 @@ def _recognise(shapes: Shapes) -> Evidence | None:
     bottleneck = "layer1.0.conv3.weight" in shapes
     name = DEPTHS.get((bottleneck, blocks))
     because = f"a 7×7 stem and {in_words(blocks)} blocks of {3 if bottleneck else 2} convolutions"
-    width = _width(shapes) if bottleneck else 1
+    width = width_of(shapes.get("layer1.0.conv2.weight", ())) if bottleneck else 1
     if width > 1:
         because += f", {width} times as wide"
     return Evidence(because, Architecture(name, {"width": width} if width > 1 else {}) if name else None)
 
 
-def _width(shapes: Shapes) -> int:
+def width_of(middle: tuple[int, ...]) -> int:
     """Channels of the first 3×3 in He et al.'s 64; 1 where it is no multiple, or in groups: its shape then misfits."""
-    middle = shapes.get("layer1.0.conv2.weight", ())
     if len(middle) != 4 or middle[0] != middle[1] or middle[0] not in range(64, 64 * WIDEST + 1, 64):
         return 1
     return middle[0] // 64

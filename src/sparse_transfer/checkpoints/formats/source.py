@@ -7,10 +7,13 @@ from sparse_transfer.checkpoints.readers.container import Container, LazyTensor,
 from sparse_transfer.core.errors import UserError, listed
 
 # The places are tried in this order. The averaged weights of timm and torchvision (state_dict_ema, model_ema) are
-# another network than the one trained; they are named in the report and not taken.
+# another network than the one trained: they are taken where they are alone, else only named in the report.
 PLACES = ("model_state_dict", "state_dict", "model", "net", "params", "weights")
 AVERAGED = ("state_dict_ema", "model_ema")
-WRAPPERS = ("module.", "_orig_mod.", "_orig_module.")  # DataParallel, torch.compile, the transfer code's DeepSparse
+# DataParallel, torch.compile, the transfer code's DeepSparse, Lightning
+WRAPPERS = ("module.", "_orig_mod.", "_orig_module.", "model.")
+AVERAGES = "n_averaged"  # the counter of torch.optim.swa_utils.AveragedModel, beside "module.…"
+QUERY = "encoder_q."  # MoCo: the network that is trained; encoder_k follows it, and a queue lies beside them
 BARE_SHARE = 0.8
 
 
@@ -87,7 +90,7 @@ def find_source(container: Container, told: Told = NOTHING_TOLD) -> Source:
         what = "a single tensor" if isinstance(root, LazyTensor) else f"a {type(root).__name__}"
         raise UserError(f"the file holds {what}, not tensors by name", where=path, do="get its state dict instead")
     entries = {str(key): value for key, value in root.items()}
-    place = next((name for name in PLACES if has_tensors(entries.get(name))), "")
+    place = next((name for name in (*PLACES, *AVERAGED) if has_tensors(entries.get(name))), "")
     if not place and sum(isinstance(value, LazyTensor) for value in entries.values()) < BARE_SHARE * len(entries):
         _refuse(container, entries)
     found = entries[place] if place else root
@@ -96,8 +99,13 @@ def find_source(container: Container, told: Told = NOTHING_TOLD) -> Source:
     tensors = {key: value for key, value in everything.items() if isinstance(value, LazyTensor)}
     if not tensors:
         raise UserError("the file holds no tensor", where=path, do="fetch it again")
-    prefix = shared_prefix(tensors)
     dropped = {key: "not a tensor" for key in everything if key not in tensors}
+    if tensors.pop(AVERAGES, None) is not None:
+        dropped[AVERAGES] = "a counter of averages"
+    prefix = shared_prefix(tensors)
+    if any(key.startswith(f"{prefix}{QUERY}") for key in tensors):
+        tensors, apart = _query_encoder(tensors, prefix)
+        prefix, dropped = prefix + QUERY, dropped | apart
     if place:
         dropped |= {key: _why_beside(key) for key in entries if key != place}
     return Source(
@@ -109,6 +117,18 @@ def find_source(container: Container, told: Told = NOTHING_TOLD) -> Source:
         dropped,
         told,
     )
+
+
+def _query_encoder(tensors: Mapping[str, LazyTensor], prefix: str) -> tuple[dict[str, LazyTensor], dict[str, str]]:
+    """MoCo's backbone, and why the rest of the file is none of it. He et al. (2020); facebookresearch/moco."""
+    own = {
+        key: tensor
+        for key, tensor in tensors.items()
+        if key.startswith(prefix + QUERY) and not key.startswith(f"{prefix}{QUERY}fc.")
+    }
+    projection = "MoCo's projection, which is no classifier"
+    others = {key: projection if key.startswith(prefix + QUERY) else "MoCo's other encoder" for key in tensors}
+    return own, {key: why for key, why in others.items() if key not in own}
 
 
 def _letters(name: str) -> str:
@@ -124,7 +144,8 @@ def shared_prefix(keys: Mapping[str, object]) -> str:
     prefix = ""
     while True:
         more = [wrapper for wrapper in WRAPPERS if all(key.startswith(prefix + wrapper) for key in keys)]
-        if not more:
+        # model.0.0 is a layer of the sequential MobileNet, and no wrapper is around it
+        if not more or (more[0] == "model." and all(key[len(f"{prefix}model.") :][:1].isdigit() for key in keys)):
             return prefix
         prefix += more[0]
 
