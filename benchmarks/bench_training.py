@@ -1,12 +1,18 @@
 """What does holding the mask cost, in a training step, in memory and between epochs; and how fast is the whole loop?
 
-- step: the same update of the same network with a mask over 80 % of its weights, and without any, interleaved;
+- step: what holding the mask adds to an update. It is the same whatever the update sees, so it is measured where it
+  stands out, on few and small pictures (``--step-batch``, ``--step-size``): single updates with a mask over 80 % of the
+  weights and without any, in ABBA order, so that what drifts hits both alike; the median difference of the quadruples
+  with its 95 % interval (sign test). Processor time beside the wall clock, which the neighbours stretch. As a share: of
+  a whole update of ``--batch`` pictures of 224 px, timed among them;
 - memory: the highest anonymous memory of such updates, each in a process of its own;
 - bookkeeping: audit, counting zeros and a saved state, as a share of an epoch of pets' 3,680 training pictures;
 - loop: pictures per second from files, against timm's train.py with the same network, batch, precision and augmentation
   (``--timm PATH/train.py``, of a checkout of huggingface/pytorch-image-models; without it, ours alone).
 
     python benchmarks/bench_training.py [--architecture resnet50] [--batch 32] [--threads 2] [--timm train.py] [--save]
+
+On two quiet cores all of it takes some five minutes; the step alone (``--only-step``) two.
 """
 
 import multiprocessing
@@ -18,12 +24,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import measure
 import numpy as np
 import torch
 from PIL import Image
+from scipy.stats import binom
 from torch import nn
 
 from sparse_transfer.data.reading import dataset
@@ -39,29 +47,41 @@ from sparse_transfer.training.state import Position, State, States
 
 CLASSES = 10
 EPOCH = 3680
+LEAST = 6  # quadruples: of fewer, not even least and most hold the median in 95 % of measurements
+Case = Callable[[], object]
+Spent = dict[str, float]
+CLOCKS: dict[str, Callable[[], float]] = {"processor time": time.process_time, "wall clock": time.perf_counter}
 
 
 def main() -> None:
     parser = measure.arguments(__doc__)
     parser.add_argument("--architecture", default="resnet50")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--pictures", type=int, default=320, help="of one epoch of the loop")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--pictures", type=int, default=160, help="of one epoch of the loop")
+    parser.add_argument("--step-batch", type=int, default=4, help="pictures of an update that is timed")
+    parser.add_argument("--step-size", type=int, default=128, help="their side, px")
+    parser.add_argument("--step-seconds", type=float, default=90, help="how long updates are timed")
+    parser.add_argument("--only-step", action="store_true", help="leave memory, bookkeeping and the loop out")
     parser.add_argument("--timm", type=Path, help="timm's train.py")
     options = parser.parse_args()
     measure.use_threads(options.threads)
     name, batch = options.architecture, options.batch
 
     masked, plain = (learner(name, sparsity, options.threads) for sparsity in (0.8, None))
-    seconds = measure.interleaved({"masked": step(masked, batch), "plain": step(plain, batch)}, repeats=options.repeats)
-    slower = measure.ratio(seconds["masked"], seconds["plain"])
-    peaks = {sparsity: memory(name, sparsity, options.threads, batch) for sparsity in (0.8, None)}
-    an_epoch = statistics.median(seconds["masked"]) * EPOCH / batch
-    between = bookkeeping(masked)
+    with_mask, without = (step(made, options.step_batch, options.step_size) for made in (masked, plain))
+    updates = Updates.timed(with_mask, without, step(plain, batch), seconds=options.step_seconds)
     result: dict[str, object] = {
+        "step, settings": f"{name}, fp32, {options.step_batch} x {options.step_size} px; whole: {batch} x 224 px",
+        **{f"step, {clock}": updates.told(clock) for clock in CLOCKS},
+    }
+    if options.only_step:
+        measure.report("training_step", options.threads, result, save=options.save)
+        return
+    peaks = {sparsity: memory(name, sparsity, options.threads, batch) for sparsity in (0.8, None)}
+    an_epoch = updates.whole_s("wall clock") * EPOCH / batch
+    between = bookkeeping(masked)
+    result |= {
         "settings": f"{name}, batch {batch}, 224 px, fp32",
-        "step, seconds": {case: round(statistics.median(times), 3) for case, times in seconds.items()},
-        "step, masked over plain": f"{slower.median:.3f} ({slower.least:.3f} to {slower.most:.3f}, n = {slower.n})",
         "peak memory, MB": {"masked": peaks[0.8] // 2**20, "plain": peaks[None] // 2**20},
         "peak memory, masked over plain": round(peaks[0.8] / peaks[None], 3),
         "between epochs, seconds": {what: round(spent, 3) for what, spent in between.items()},
@@ -86,10 +106,59 @@ def learner(name: str, sparsity: float | None, threads: int) -> Learner:
     return Learner(model, mask, TrainSettings(), Execution(threads=threads), Group())
 
 
-def step(made: Learner, batch: int) -> Callable[[], object]:
-    images = torch.randn(batch, 3, 224, 224).to(memory_format=torch.channels_last)
+def step(made: Learner, batch: int, size: int = 224) -> Callable[[], object]:
+    images = torch.randn(batch, 3, size, size).to(memory_format=torch.channels_last)
     part = Part(images, torch.randint(CLASSES, (batch,)))
     return lambda: made.update([part], batch, 1.0)
+
+
+@dataclass(frozen=True)
+class Updates:
+    """Seconds of single updates by each clock: quadruples masked, plain, plain, masked; and whole ones, plain."""
+
+    quadruples: list[list[Spent]]
+    whole: list[Spent]
+
+    @classmethod
+    def timed(cls, masked: Case, plain: Case, whole: Case, *, seconds: float) -> "Updates":
+        """As many quadruples as take so long, and three whole updates spread over the time."""
+        for case in (masked, plain, whole):
+            case()
+        made = cls([], [])
+        began = time.perf_counter()
+        while (spent := time.perf_counter() - began) < seconds or len(made.quadruples) < LEAST:
+            made.quadruples.append([clocked(case) for case in (masked, plain, plain, masked)])
+            if spent > seconds / 3 * len(made.whole):
+                made.whole.append(clocked(whole))
+        return made
+
+    def whole_s(self, clock: str) -> float:
+        """Of a whole update, the median."""
+        return statistics.median(one[clock] for one in self.whole)
+
+    def told(self, clock: str) -> str:
+        """What the mask adds, with its 95 % interval by the sign test, and that as a share of a whole update."""
+        added = sorted((a[clock] - b[clock] - c[clock] + d[clock]) / 2 for a, b, c, d in self.quadruples)
+        least, most = (added[rank] for rank in sign_test_ranks(len(added)))
+        middle, whole = statistics.median(added), self.whole_s(clock)
+        plain = statistics.median(one[clock] for quadruple in self.quadruples for one in quadruple[1:3])
+        return (
+            f"{1000 * middle:.1f} ms more (95 %: {1000 * least:.1f} to {1000 * most:.1f}, n = {len(added)}) than"
+            f" {1000 * plain:.0f} ms; of a whole update of {whole:.2f} s"
+            f" {middle / whole:.2%} ({least / whole:.2%} to {most / whole:.2%})"
+        )
+
+
+def clocked(case: Case) -> Spent:
+    before = {clock: read() for clock, read in CLOCKS.items()}
+    case()
+    return {clock: read() - before[clock] for clock, read in CLOCKS.items()}
+
+
+def sign_test_ranks(n: int) -> tuple[int, int]:
+    """Ranks, from 0, of n sorted values between which the median of what they come from lies, in 95 % of such cases."""
+    k = int(binom.ppf(0.025, n, 0.5))
+    return max(k - 1, 0), min(n - k, n - 1)
 
 
 def memory(name: str, sparsity: float | None, threads: int, batch: int) -> int:

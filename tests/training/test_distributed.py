@@ -43,8 +43,17 @@ with Group.joined("cpu") as group:
         clip=1.0,
     )
     made = model(seed=group.rank, freeze_bn=frozen)
-    mask = random_mask(made.backbone, seed=1 + (group.rank if fault == "masks" else 0))
+    mask = random_mask(made.backbone, density=1.1 if fault == "masks" and group.rank == 1 else 0.4)
     mask.apply_(made.backbone)
+    if fault == "memory" and group.rank == 1:
+        forward = made.forward
+
+        def small_only(images):
+            if len(images) > 1:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return forward(images)
+
+        made.forward = small_only
     learner = Learner(made, mask, settings, CPU, group)
     task = Task(splits.train, training(facts), splits.test, evaluation(facts), selects=False)
     trained = train(learner, task, States(out, "run", minutes=0), 21, lambda event: None)
@@ -97,9 +106,18 @@ def test_two_processes_equal_one_where_batchnorm_is_still(tmp_path: Path, pictur
 def test_processes_with_different_masks_do_not_begin(tmp_path: Path, pictures: Path) -> None:
     broken = launched(tmp_path / "two", pictures, 2, fault="masks")
     assert broken.returncode != 0
-    # DistributedDataParallel gives all processes the first one's weights: the second one's mask does not fit them.
-    assert "MaskViolation" in broken.stderr
+    # The second one's keeps all, and DistributedDataParallel gives it the first one's weights: no weight shows it.
+    assert "MaskViolation: the mask of process 1 differs from that of process 0" in broken.stderr
     assert not list((tmp_path / "two").glob("state-*"))
+
+
+def test_one_process_that_is_out_of_memory_finds_a_size_alone_and_ends_both(tmp_path: Path, pictures: Path) -> None:
+    """The other one waits for gradients that do not come: nothing that is tried may be exchanged with it."""
+    broken = launched(tmp_path / "two", pictures, 2, fault="memory")
+    assert broken.returncode != 0
+    assert (
+        "7 pictures does not fit into the device's memory, 1 do; --batch-size 1 --grad-accum-steps 14" in broken.stderr
+    )
 
 
 def test_with_moving_statistics_two_processes_train_and_agree(tmp_path: Path, pictures: Path) -> None:
@@ -121,6 +139,26 @@ def test_half_an_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delenv("RANK", raising=False)
     with pytest.raises(UserError, match="start it with torchrun"), Group.joined("cpu"):
         pass
+
+
+def test_on_cuda_each_process_takes_its_own_device_and_talks_on_the_cpu_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GPU is here: what torch is asked for is noted, in order."""
+    asked: list[object] = []
+    for name, value in {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", asked.append)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, timeout: asked.append(backend))
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: asked.append("left"))
+    with Group.joined("cuda") as group:
+        assert group == Group(5, 8, 1)
+    assert asked == [1, "cpu:gloo,cuda:nccl", "left"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError) as error, Group.joined("cuda"):
+        pass
+    assert str(error.value) == (
+        "process 1 of this machine has no GPU to itself: there are 1; start torchrun with --nproc-per-node 1"
+    )
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])

@@ -1,6 +1,7 @@
 """The loop on small made pictures: taken up where it stopped, brought back from divergence, ended by patience."""
 
 import itertools
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sparse_transfer.core.canonical import Json
@@ -18,12 +20,14 @@ from sparse_transfer.data.transforms import evaluation, training
 from sparse_transfer.models import Preprocessing
 from sparse_transfer.training import learner as learner_module
 from sparse_transfer.training.learner import Learner, NotFinite, Part, Step
+from sparse_transfer.training.looking import logits_of
 from sparse_transfer.training.loop import Task, Trained, train
 from sparse_transfer.training.objective import ObjectiveSettings
 from sparse_transfer.training.optimiser import OptimiserSettings
 from sparse_transfer.training.schedule import Schedule
 from sparse_transfer.training.settings import TrainSettings
 from sparse_transfer.training.state import States
+from sparse_transfer.training.stopping import StopRequest
 from support.learners import CPU, learner
 from support.pictures import class_folders
 
@@ -93,6 +97,25 @@ def test_a_training_that_was_stopped_ends_like_one_that_was_not(
         begun(learner(SETTINGS), splits, tmp_path, selects=selects)
     again = begun(learner(SETTINGS, seed=5), splits, tmp_path, selects=selects)
     assert same(whole, again)
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_stop_while_the_average_is_looked_at_saves_the_network_itself(
+    splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
+) -> None:
+    """The look puts the average in the network's place: left there, it would be what the run goes on from."""
+    whole = begun(learner(SETTINGS), splits, None)
+    looks = itertools.count(1)
+
+    def stopped(*given: object, stop: StopRequest, **more: object) -> NDArray[np.float32]:
+        stop.asked = stop.asked or next(looks) == epoch
+        return logits_of(*given, stop=stop, **more)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sparse_transfer.training.loop.logits_of", stopped)
+        with pytest.raises(Interrupted):
+            begun(learner(SETTINGS), splits, tmp_path)
+    assert same(whole, begun(learner(SETTINGS, seed=5), splits, tmp_path))
 
 
 def test_views_cut_on_the_device_are_the_same_after_a_stop(
@@ -200,6 +223,49 @@ def test_a_restart_goes_back_and_on_at_a_tenth(splits: Splits, tmp_path: Path, d
     assert [event["event"] for event in events if event["event"] != "epoch"] == ["restart"]
 
 
+def test_a_restart_in_fp16_goes_on_with_the_scaler(splits: Splits, tmp_path: Path, diverging: list[int]) -> None:
+    """The update that is given up has its gradients unscaled already, which the scaler allows once an update."""
+    diverging.append(7)
+    made = learner(replace(SETTINGS, on_divergence="restart"), execution=replace(CPU, amp="fp16"))
+    trained = begun(made, splits, tmp_path, minutes=0)
+    assert trained.position.restarts == 1
+    assert trained.position.updates == 15
+
+
+def test_weights_that_an_update_broke_are_not_saved_over_those_to_go_back_to(splits: Splits, tmp_path: Path) -> None:
+    """The loss is finite and its gradient is not: only the weights show it, and a state is due after every update."""
+    made = learner(replace(SETTINGS, schedule=Schedule("constant"), on_divergence="restart"))
+    hits = itertools.count()
+    made.model.head.bias.register_hook(lambda gradient: gradient * float("nan") if next(hits) == 7 else gradient)
+    trained = train(made, task(splits), States(tmp_path, "run", minutes=0), 21, ignore)
+    assert trained.position.restarts == 1
+    assert all(bool(value.isfinite().all()) for value in trained.tensors.values())
+    rates = [event["lr"] for event in trained.position.history]
+    assert rates == pytest.approx([0.05, 0.005, 0.005])
+
+
+def test_broken_weights_are_named_where_no_restart_is_asked_for(splits: Splits, tmp_path: Path) -> None:
+    made = learner(SETTINGS)
+    made.model.head.bias.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(
+        UserError, match=r"epoch 1, update 2: head\.bias is not finite \(learning rate 0\.0\d+\); lower"
+    ):
+        begun(made, splits, tmp_path, minutes=0)
+    newest = States(tmp_path, "run").newest()
+    assert newest is not None
+    assert newest.position.updates == 0
+
+
+def test_fp16_that_overflows_at_any_scale_ends_instead_of_learning_nothing(splits: Splits) -> None:
+    """The scale starts at 2^16 and is halved by each update that is skipped: 2^-14 after 30, in 6 epochs."""
+    made = learner(replace(SETTINGS, epochs=10), execution=replace(CPU, amp="fp16"))
+    made.model.head.bias.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(
+        UserError, match="epoch 6, update 6: the gradient in float16, whatever its scale, is not finite"
+    ):
+        begun(made, splits, None)
+
+
 def test_restarts_end(splits: Splits, tmp_path: Path, diverging: list[int]) -> None:
     diverging.extend(range(3, 1000))
     settings = replace(SETTINGS, on_divergence="restart", restarts=2)
@@ -259,33 +325,98 @@ def test_what_only_looks_keeps_the_last_epoch_and_notes_the_best(splits: Splits)
 def test_a_batch_that_does_not_fit_is_halved_until_it_does(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
     """No GPU is here: the network raises what CUDA would for more than three pictures."""
     made = learner(SETTINGS)
-    forward = made.forward
-
-    def small_only(images: Tensor) -> Tensor:
-        if len(images) > 3:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(images)
-
-    monkeypatch.setattr(made, "forward", small_only)
+    out_of_memory_above(3, made, monkeypatch)
     with pytest.raises(UserError, match=r"8 pictures does not fit .* 2 do; --batch-size 2 --grad-accum-steps 4"):
         begun(made, splits, None)
+
+
+def test_the_size_that_is_named_gives_updates_of_as_many_pictures(
+    splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of 9 is no size of which some make 9 again."""
+    made = learner(replace(SETTINGS, batch_size=9, accumulate=2))
+    out_of_memory_above(4, made, monkeypatch)
+    with pytest.raises(UserError, match=r"9 pictures does not fit .* 3 do; --batch-size 3 --grad-accum-steps 6"):
+        begun(made, splits, None)
+
+
+def test_what_the_failed_pass_held_is_free_when_smaller_ones_are_tried(
+    splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception that is being handled holds the frames of the pass, and they its activations."""
+    made = learner(SETTINGS)
+    held: list[weakref.ref[Tensor]] = []
+    alive: list[int] = []
+    usual = made.model.forward
+
+    def forward(images: Tensor) -> Tensor:
+        alive.append(sum(one() is not None for one in held))
+        activations = images * 2
+        held.append(weakref.ref(activations))
+        if len(images) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return usual(images)
+
+    monkeypatch.setattr(made.model, "forward", forward)
+    with pytest.raises(UserError, match="2 do"):
+        begun(made, splits, None)
+    assert alive == [0, 0, 0], "of passes with 8, 4 and 2 pictures"
+
+
+def test_a_last_batch_of_which_batchnorm_cannot_learn_is_refused_in_a_sentence(splits: Splits) -> None:
+    """36 pictures are five times 7 and one; torch refuses one value a channel, as deep networks have."""
+    made = learner(replace(SETTINGS, batch_size=7, average=None))
+    made.model.backbone = nn.Sequential(
+        nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3, made.model.head.in_features)
+    )
+    with pytest.raises(UserError) as error:
+        begun(made, splits, None)
+    assert str(error.value) == (
+        "epoch 1, update 6: the last batch leaves a process one picture, and BatchNorm learns nothing from one pixel;"
+        " use another --batch-size, or --freeze-bn"
+    )
+
+
+def out_of_memory_above(count: int, made: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = made.model.forward
+
+    def forward(images: Tensor) -> Tensor:
+        if len(images) > count:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return usual(images)
+
+    monkeypatch.setattr(made.model, "forward", forward)
+
+
+def test_a_damaged_weight_stops_a_run_that_saves_nothing_at_the_end_of_its_epoch(splits: Splits) -> None:
+    from sparse_transfer.sparsity import MaskViolation
+
+    made, events = learner(SETTINGS), list[Mapping[str, Json]]()
+    leak_at(made, 2)
+    with pytest.raises(MaskViolation, match=r"backbone\.conv1\.weight"):
+        train(made, task(splits), States(None, "run"), 21, events.append)
+    assert events == [], "not even the first epoch was looked at"
+
+
+def leak_at(made: Learner, number: int) -> None:
+    """A masked weight is moved after that update."""
+    hits, update = itertools.count(), made.update
+
+    def leaking(parts: list[Part], pictures: int, factor: float) -> Step:
+        done = update(parts, pictures, factor)
+        if next(hits) == number:
+            with torch.no_grad():
+                made.model.get_parameter("backbone.conv1.weight").add_(1.0)
+        return done
+
+    made.update = leaking  # type: ignore[method-assign]
 
 
 def test_a_damaged_weight_stops_the_run_before_it_is_saved(splits: Splits, tmp_path: Path) -> None:
     from sparse_transfer.sparsity import MaskViolation
 
     made = learner(SETTINGS)
-    hits = itertools.count()
-    update = made.update
-
-    def leaking(parts: list[Part], pictures: int, factor: float) -> Step:
-        done = update(parts, pictures, factor)
-        if next(hits) == 6:
-            with torch.no_grad():
-                made.model.get_parameter("backbone.conv1.weight").add_(1.0)
-        return done
-
-    made.update = leaking  # type: ignore[method-assign]
+    leak_at(made, 6)
     with pytest.raises(MaskViolation, match=r"backbone\.conv1\.weight"):
         begun(made, splits, tmp_path, minutes=0)
     newest = States(tmp_path, "run").newest()

@@ -87,7 +87,9 @@ def test_frozen_batchnorms_keep_their_statistics_and_train_their_scale() -> None
 
 
 def test_an_unknown_layer_or_nothing_left_to_train_is_refused() -> None:
-    with pytest.raises(UserError, match='no layer of the backbone is called "layer9"'):
+    with pytest.raises(
+        UserError, match=r'no layer of the backbone is called "layer9"; name one of "conv1", "bn1", "layer1"$'
+    ):
         model(frozen=("layer9",))
     made = model()
     made.requires_grad_(False)

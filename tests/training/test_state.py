@@ -1,5 +1,6 @@
 """State files: whole or passed over, the newest two, never those of another run."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from sparse_transfer.training.optimiser import OptimiserSettings
 from sparse_transfer.training.settings import TrainSettings
 from sparse_transfer.training.state import Damaged, Position, State, States, read_state
-from support.learners import learner, part, steps
+from support.learners import CPU, learner, part, steps
 
 
 def state(updates: int, value: float = 0.0) -> State:
@@ -115,6 +116,27 @@ def test_a_learner_goes_on_exactly_from_its_state(tmp_path: Path, name: str) -> 
     assert ours.keys() == theirs.keys()
     for key, value in ours.items():
         assert torch.equal(value, theirs[key]), key
+
+
+def test_what_the_optimiser_remembers_lies_in_memory_as_before(tmp_path: Path) -> None:
+    """Channels last like its weight: on CUDA torch updates tensors of different formats one by one."""
+    made, again = (learner(execution=replace(CPU, channels_last=True)) for _ in range(2))
+    steps(made, 1)
+    states = States(tmp_path, "run")
+    states.save(State(Position(), *made.state()))
+    found = states.newest()
+    assert found is not None
+    again.restore(dict(found.tensors), dict(found.scalars))
+    weight, before = (
+        again.model.get_parameter("backbone.conv1.weight"),
+        made.model.get_parameter("backbone.conv1.weight"),
+    )
+    assert before.stride() == (27, 1, 9, 3)
+    for found_state, told in zip(
+        again.optimiser.state[weight].values(), made.optimiser.state[before].values(), strict=True
+    ):
+        assert found_state.stride() == told.stride() == before.stride()
+        assert torch.equal(found_state, told)
 
 
 def test_a_state_with_a_live_pruned_weight_is_refused(tmp_path: Path) -> None:

@@ -14,14 +14,21 @@ import torch
 
 from sparse_transfer.checkpoints.file import load, save
 from sparse_transfer.core.errors import UserError
+from sparse_transfer.data.reading import parse, read
+from sparse_transfer.data.split import stratified_indices
 from sparse_transfer.models import Head, Network
 from sparse_transfer.runs.finished import FinishedRun, records
 from sparse_transfer.runs.trackers import WandbTracker
+from sparse_transfer.solvers import lbfgs
+from sparse_transfer.solvers.lbfgs import LbfgsSettings
 from sparse_transfer.training.settings import Execution
 from sparse_transfer.transfer.compute import Compute
 from sparse_transfer.transfer.evaluate import evaluate
 from sparse_transfer.transfer.full import finetune
 from sparse_transfer.transfer.full_plan import FullPlan
+from sparse_transfer.transfer.linear import linear_transfer
+from sparse_transfer.transfer.linear_start import linear_start
+from sparse_transfer.transfer.plan import Plan
 from support.pictures import CLASSES, class_folders
 from support.processes import ended, start, wait_for
 
@@ -153,11 +160,42 @@ def test_a_head_may_be_kept_and_a_teacher_taught_by(finished: FinishedRun, pictu
     gently = quick(epochs=1, lr=1e-6, head="keep", freeze_bn=True)
     (kept,) = finetune(trained, f"folder:{pictures}", plan=gently, seeds=[21], runs=tmp_path, execution=CPU)
     assert kept.result.last.correct == finished.result.last.correct, "it begins where the other ended"
+    assert any("may know the validation pictures" in warning for warning in kept.result.warnings)
+    assert not any("may know the validation pictures" in warning for warning in finished.result.warnings)
     (taught,) = finetune(
         trained, f"folder:{pictures}", plan=quick(teacher=load(trained), distil_weight=0.9), seeds=[21],
         runs=tmp_path, execution=CPU,
     )  # fmt: skip
     assert taught.result.identity.settings["teacher"] == load(trained).digest
+
+
+def test_a_full_transfer_may_begin_with_the_linear_one(network: Path, pictures: Path, tmp_path: Path) -> None:
+    """With a rate of next to nothing it ends where ``linear`` does, of the same protocol and seed."""
+    word, still = f"folder:{pictures}", {"epochs": 1, "lr": 1e-12, "freeze_bn": True, "head": "linear"}
+    (linear,) = linear_transfer(
+        network, word, plan=Plan.of("cvpr2022"), seeds=[51], runs=tmp_path, compute=Compute("cpu", threads=1)
+    )
+    (full,) = finetune(network, word, plan=quick("cvpr2022", **still), seeds=[51], runs=tmp_path, execution=CPU)
+    head, begun_with = linear.head(), load(full.folder / "network.safetensors").head
+    assert head is not None
+    assert begun_with is not None
+    assert torch.allclose(begun_with.weight, head.weight, atol=1e-7)
+    assert torch.allclose(begun_with.bias, head.bias, atol=1e-7)
+    assert full.result.last.correct == linear.result.last.correct
+
+
+def test_the_linear_head_to_begin_with_has_not_seen_the_validation_pictures(
+    network: Path, pictures: Path, tmp_path: Path
+) -> None:
+    """Whatever those show, it is a head of the other pictures alone."""
+    spec, root = parse(f"folder:{pictures}")
+    splits, backbone, compute = read(spec, root), load(network).backbone, Compute("cpu", threads=1)
+    transform = Plan.of("clean").transforms(backbone, spec).test
+    begun_with = linear_start(backbone, splits, transform, "clean", 21, compute)
+    rest, _ = stratified_indices(splits.train.labels, 0.2, 21)
+    features, labels = compute.features(backbone, splits.train, transform).features, splits.train.labels
+    path = lbfgs.fit(features[rest], labels[rest], len(CLASSES), LbfgsSettings(), [21])
+    assert any(torch.equal(begun_with.weight, fitted.head.weight) for fitted in path)
 
 
 def test_a_pruned_head_that_is_kept_stays_pruned(finished: FinishedRun, pictures: Path, tmp_path: Path) -> None:
@@ -230,6 +268,9 @@ def test_where_the_pictures_are_cropped_is_part_of_the_run() -> None:
         ({"protocol": "cvpr2022", "patience": 3}, "would choose by them"),
         ({"distil_weight": 0.5}, "need a teacher"),
         ({"schedule": "cosine", "milestones": (5,)}, "has no milestones"),
+        ({"schedule": "constant", "gamma": 0.5}, "does not fall by steps; leave --decay-rate out"),
+        ({"optimiser": "adamw", "momentum": 0.5}, "has no momentum of that kind"),
+        ({"average": 1.0}, "--model-ema-decay: a decay of 1.0; it lies in"),
         ({"warmup": 10, "epochs": 10}, "a warm-up of 10 epochs"),
         ({"protocol": "cvpr"}, 'no protocol is called "cvpr"'),
     ],
@@ -237,6 +278,37 @@ def test_where_the_pictures_are_cropped_is_part_of_the_run() -> None:
 def test_options_that_exclude_each_other_are_refused(how: dict[str, object], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         FullPlan.of(**how)  # type: ignore[arg-type]
+
+
+def test_without_a_gpu_cuda_is_refused_in_a_sentence(
+    network: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sparse_transfer.cli.main import run
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    words = ["finetune", str(network), f"folder:{pictures}", "--device", "cuda", "--runs", str(tmp_path / "runs")]
+    assert run(words) == 2
+    assert capsys.readouterr() == ("", "error: --device cuda: PyTorch finds no CUDA device; use --device cpu\n")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_mixup_makes_the_number_of_processes_part_of_the_run(network: Path, pictures: Path) -> None:
+    """Each process mixes its own pictures: two of them learn something else than one, frozen BatchNorm or not."""
+    from sparse_transfer.checkpoints.file import Checkpoint
+    from sparse_transfer.data.reading import parse, read
+    from sparse_transfer.training.distributed import Group
+    from sparse_transfer.transfer.full import Job, _identity
+
+    spec, root = parse(f"folder:{pictures}")
+    splits = read(spec, root)
+
+    def identity(processes: int, **how: object) -> str:
+        job = Job(Checkpoint.of(network), spec, splits, quick(**how), CPU, Group(0, processes))
+        return _identity(job, 21).id
+
+    assert identity(1, freeze_bn=True) == identity(2, freeze_bn=True)
+    assert identity(1, freeze_bn=True, mixup=0.2) != identity(2, freeze_bn=True, mixup=0.2)
+    assert identity(1) != identity(2)
 
 
 def test_a_checkpoint_without_a_head_has_none_to_keep(network: Path, pictures: Path, tmp_path: Path) -> None:
@@ -269,6 +341,7 @@ def test_a_run_killed_in_the_middle_ends_bit_identical(network: Path, pictures: 
     assert not records([tmp_path / "killed"])
     again = ended(start(*words(tmp_path / "killed")))
     assert again.status == 0, again.err
+    assert "the run was stopped before; it goes on in epoch " in again.err
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
     events = records([tmp_path / "killed"])[0].events()
     assert [event for event in events if event["event"] == "resume"]

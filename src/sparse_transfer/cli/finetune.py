@@ -61,10 +61,10 @@ def size(ctx: click.Context, param: click.Parameter, value: str) -> int:
 @click.option("--patience", type=click.IntRange(1), help="End after this many epochs without a better validation loss.")
 @click.option(
     "--head",
-    type=click.Choice(["new", "keep"]),
+    type=click.Choice(["new", "linear", "keep"]),
     default="new",
     show_default=True,
-    help="Begin with a new head, or with the checkpoint's own.",
+    help="Begin with a new head, with the linear one, fitted first, or with the checkpoint's own.",
 )
 @click.option("--teacher", type=click.Path(path_type=Path), help="A finetuned checkpoint to learn from too.")
 @click.option("--distil-weight", type=float, help="Share of the teacher's term.  [default: 0.5]")
@@ -188,7 +188,7 @@ def command(
         patience=patience,
         on_divergence=on_divergence,  # type: ignore[arg-type]
         restarts=max_restarts,
-        head="keep" if head == "keep" else "new",
+        head=head,  # type: ignore[arg-type]
         teacher=None if teacher is None else load(teacher),
         distil_weight=distil_weight,
         distil_temperature=distil_temperature,

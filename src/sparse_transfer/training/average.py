@@ -1,6 +1,7 @@
 """An exponential moving average of a network (EMA), which obeys the mask like the network itself."""
 
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from sparse_transfer.core.errors import UserError
 
@@ -13,18 +14,25 @@ class Average:
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
-        if not 0 < decay < 1:
-            raise UserError(f"a decay of {decay}", where="--model-ema-decay", do="it lies in (0, 1)")
+        require_decay(decay)
         self.decay = decay
         self.updates = 0
         self.shadow: dict[str, Tensor] = {name: value.detach().clone() for name, value in module.state_dict().items()}
 
     def update(self, module: nn.Module) -> None:
         """Move the shadow towards the module's values of now."""
-        weight = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, value in module.state_dict().items():
-            if value.dtype.is_floating_point:
-                self.shadow[name].lerp_(value, weight)
-            else:
-                self.shadow[name].copy_(value)
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        values = module.state_dict()
+        moving = [name for name, value in values.items() if value.dtype.is_floating_point]
+        # All tensors in one call: on CUDA a kernel each, 320 of a ResNet-50, takes longer to launch than to run.
+        move = get_ema_multi_avg_fn(decay)
+        move([self.shadow[name] for name in moving], [values[name] for name in moving], self.updates)
+        for name in values.keys() - moving:
+            self.shadow[name].copy_(values[name])
         self.updates += 1
+
+
+def require_decay(decay: float) -> None:
+    """Raise ``UserError`` for what is no decay of an average."""
+    if not 0 < decay < 1:
+        raise UserError(f"a decay of {decay}", where="--model-ema-decay", do="it lies in (0, 1)")

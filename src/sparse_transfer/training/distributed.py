@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import numpy as np
+import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -40,13 +41,15 @@ class Group:
     @classmethod
     @contextmanager
     def joined(cls, device: str) -> "Generator[Group]":
-        """Join the processes that ``torchrun`` started; alone, a group of one. nccl on CUDA, gloo elsewhere.
+        """Join the processes that ``torchrun`` started; alone, a group of one.
+
+        Tensors on CUDA are exchanged by nccl; digests, counts and the wish to stop stay on the CPU, by gloo.
 
         Raises:
-            UserError: the environment says that there are others, and not where.
+            UserError: the environment says that there are others, and not where; or there are too few GPUs.
         """
-        if "WORLD_SIZE" not in os.environ or dist.is_initialized():
-            yield cls(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else cls()
+        if "WORLD_SIZE" not in os.environ:
+            yield cls()
             return
         try:
             rank, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
@@ -54,7 +57,14 @@ class Group:
             raise UserError(
                 f"WORLD_SIZE is set and RANK or LOCAL_RANK is not ({error})", do="start it with torchrun"
             ) from None
-        dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=TIMEOUT)
+        if device == "cuda":
+            if local >= (gpus := torch.cuda.device_count()):
+                raise UserError(
+                    f"process {local} of this machine has no GPU to itself: there are {gpus}",
+                    do=f"start torchrun with --nproc-per-node {gpus}",
+                )
+            torch.cuda.set_device(local)  # else events, streams and nccl of every process lie on the first one
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=TIMEOUT)
         try:
             yield cls(rank, size, local)
         finally:
@@ -78,6 +88,10 @@ class Group:
         if self.size > 1:
             dist.all_reduce(values)
         return values
+
+    def any(self, *flags: bool) -> list[bool]:
+        """Of each flag, whether it is set on any process."""
+        return [count > 0 for count in self.sum_(torch.tensor(flags, dtype=torch.int32)).tolist()]
 
     def share_buffers(self, model: nn.Module) -> None:
         """Give all processes the first one's buffers: BatchNorm statistics are gathered by each process alone."""

@@ -50,4 +50,4 @@ def logits_of(
                 rows = model(transform.normalise(batch.images.to(device)))
             logits[torch.from_numpy(batch.indices)] = rows.float().cpu()
             advance(len(batch))
-    return group.sum_(logits.to(device)).cpu().numpy()
+    return group.sum_(logits).numpy()

@@ -1,8 +1,7 @@
 """The training loop: epochs of updates under the mask, a look after each, a state to go on from at any moment."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,22 +10,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sparse_transfer.core.canonical import Json
-from sparse_transfer.core.errors import Interrupted, UserError, listed
+from sparse_transfer.core.errors import Interrupted, UserError
 from sparse_transfer.core.progress import progress, warn
-from sparse_transfer.data.loading import Batch, PictureCache, batches
+from sparse_transfer.data.loading import PictureCache
 from sparse_transfer.data.split import Split
 from sparse_transfer.data.transforms import Transform
 from sparse_transfer.metrics.calibration import cross_entropy
 from sparse_transfer.metrics.confusion import Confusion, predict
+from sparse_transfer.training import draws
 from sparse_transfer.training.busy import Busy
-from sparse_transfer.training.distributed import rounds
-from sparse_transfer.training.learner import AUTOCAST, Learner, NotFinite, Part
+from sparse_transfer.training.divergence import place_of, require_restart, slower
+from sparse_transfer.training.feeding import fed
+from sparse_transfer.training.learner import AUTOCAST, Learner, NotFinite, Part, Step
 from sparse_transfer.training.looking import logits_of
-from sparse_transfer.training.objective import Mix
 from sparse_transfer.training.state import Position, State, States
 from sparse_transfer.training.stopping import StopRequest, stop_request
-
-LOWER = 0.1  # what a restart leaves of the learning rate
 
 
 @dataclass(frozen=True)
@@ -80,8 +78,8 @@ def train(learner: Learner, task: Task, states: States, seed: int, log: Log) -> 
             try:
                 run.epoch(stop)
                 run.look(stop)
-            except NotFinite:
-                run.restart()
+            except NotFinite as error:
+                run.restart(error)
     return run.trained()
 
 
@@ -98,18 +96,27 @@ class _Run:
         limit = learner.execution.cache_bytes
         self.cache = PictureCache(limit) if limit else None
 
+    @property
+    def is_over(self) -> bool:
+        """Whether all epochs were run, or patience ended."""
+        return self.position.epoch >= self.settings.epochs or self.position.ended is not None
+
     # --- going on, saving, going back
 
     def resume(self) -> None:
         """Take up the newest state, on all processes the same; a run that is new keeps its first one to go back to."""
         self.learner.audit()
-        state = self.states.newest()
-        self.learner.group.wait()  # nobody writes before all have read
+        state = self._newest()
         if state is None:
             self.save()
             return
         self._become(state)
         self.log({"event": "resume", "epoch": self.position.epoch + 1, "update": self.position.update})
+
+    def _newest(self) -> State | None:
+        state = self.states.newest()
+        self.learner.group.wait()  # nobody writes before all have read
+        return state
 
     def _become(self, state: State) -> None:
         old = state.position
@@ -122,81 +129,95 @@ class _Run:
     def save(self) -> None:
         """Audit, then write a state. Only the first process writes: what it has, all have."""
         began = time.perf_counter()
-        self.learner.mask.audit(
-            self.learner.optimiser, None if self.learner.average is None else self.learner.average.shadow
-        )
+        self.learner.audit(together=False)
         if self.learner.group.is_first:
             tensors, scalars = self.learner.state()
             tensors |= {f"best/{name}": value for name, value in self.best.items()}
             self.states.save(State(self.position, tensors, scalars))
         self._spent("save", began)
 
-    def restart(self) -> None:
+    def restart(self, error: NotFinite) -> None:
         """After a loss that is not finite: back to the last state, at a tenth of the rate, or stop."""
-        settings, broken = self.settings, self.position
-        where = f"epoch {broken.epoch + 1}, update {broken.update + 1}"
-        rate = settings.optimiser.lr * broken.lr_scale * self._factor(broken)
-        indices = [index for part in self._order()[broken.update : broken.update + 1] for index in part.tolist()]
-        names = [self.task.train.paths[index] for index in indices]
-        if settings.on_divergence == "stop" or broken.restarts >= settings.restarts:
-            tried = f" after {broken.restarts} restarts" if broken.restarts else ""
-            pictures = f", pictures {listed(names, most=64)}" if names else ", on the pictures looked at"
-            raise UserError(
-                f"the loss is not finite{tried} (learning rate {rate:.3g}{pictures})",
-                where=where,
-                do="lower --lr, add --clip-grad 1, or let it go back by itself with --on-divergence restart",
-            )
-        scale = broken.lr_scale * LOWER
-        state = self.states.newest()
+        broken, order = self.position, self._order()
+        rate = self._rate(self._factor(broken.update, len(order)))
+        pictures = order[broken.update].tolist() if error.in_update else []
+        require_restart(self.settings, error.what, broken, rate, [self.task.train.paths[i] for i in pictures])
+        state = self._newest()
         if state is None:
-            raise UserError("the loss is not finite, and no state to go back to is kept", where=where)
-        restarts = broken.restarts + 1
-        self._become(state)
-        self.position.lr_scale, self.position.restarts = scale, restarts
-        warn(f"{where}: the loss is not finite at rate {rate:.3g}; back to epoch {self.position.epoch + 1} at a tenth")
+            raise UserError(f"{error.what} is not finite, and no state to go back to is kept", where=place_of(broken))
+        self._become(replace(state, position=slower(state.position, broken)))
+        warn(
+            f"{place_of(broken)}: {error.what} is not finite at rate {rate:.3g};"
+            f" back to epoch {self.position.epoch + 1} at a tenth"
+        )
         self.log({"event": "restart", "epoch": broken.epoch + 1, "update": broken.update, "lr": rate})
         self.save()
-
-    @property
-    def is_over(self) -> bool:
-        """Whether all epochs were run, or patience ended."""
-        return self.position.epoch >= self.settings.epochs or self.position.ended is not None
 
     # --- an epoch
 
     def epoch(self, stop: StopRequest) -> None:
         """The updates of the epoch that are left."""
         began = time.perf_counter()
-        position, settings, learner = self.position, self.settings, self.learner
-        order = self._order()
-        what = f"epoch {position.epoch + 1}/{settings.epochs}"
-        done = sum(len(part) for part in order[: position.update])
-        total, busy = len(self.task.train), Busy(learner.device)
+        position, task, learner, order = self.position, self.task, self.learner, self._order()
+        done, total = sum(len(update) for update in order[: position.update]), len(task.train)
+        busy = Busy(learner.device)
+        feed = fed(
+            learner,
+            task.train,
+            task.train_transform,
+            order,
+            first=position.update,
+            seed=self.seed,
+            epoch=position.epoch,
+            cache=self.cache,
+            busy=busy,
+        )
+        what = f"epoch {position.epoch + 1}/{self.settings.epochs}"
         with progress(what, total, unit="pictures", done=done) as advance:
-            for parts, part in zip(self._parts(order, busy), order[position.update :], strict=True):
-                self._seed_torch()
-                factor = position.lr_scale * self._factor(position)
-                try:
-                    with busy.update():
-                        step = learner.update(parts, len(part), factor)
-                except torch.OutOfMemoryError:
-                    raise learner.out_of_memory(parts[0]) from None
-                sums = learner.group.sum_(torch.tensor([step.loss, step.correct, stop.asked], dtype=torch.float64))
-                position.loss_sum += float(sums[0])
-                position.correct += int(sums[1])
-                position.seen += len(part)
+            for parts, pictures in zip(feed, map(len, order[position.update :]), strict=True):
+                draws.seed_torch(self.seed, position.updates, learner.group.rank)
+                factor = position.lr_scale * self._factor(position.update, len(order))
+                step = self._update(parts, pictures, factor, busy)
+                position.loss_sum += step.loss
+                position.correct += step.correct
+                position.seen += pictures
                 position.update += 1
                 position.updates += 1
                 began = self._spent("train", began)
-                advance(len(part), self._shown())
-                if sums[2] > 0 or self.states.due(epoch_ends=False):
-                    self.save()
-                if sums[2] > 0:
-                    learner.group.wait()  # none leaves before the state is written
-                    raise Interrupted
+                advance(pictures, self._shown())
+                self._pause(stop)
         self.busy = busy.share() if done < total else None
         learner.audit()
+        learner.require_finite()
         self._spent("train", began)
+
+    def _update(self, parts: list[Part], pictures: int, factor: float, busy: Busy) -> Step:
+        try:
+            with busy.update():
+                return self.learner.update(parts, pictures, factor)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise UserError(
+                "the last batch leaves a process one picture, and BatchNorm learns nothing from one pixel",
+                where=place_of(self.position),
+                do="use another --batch-size, or --freeze-bn",
+            ) from None
+        except torch.OutOfMemoryError:
+            pass  # and out of this block, which holds all that the failed pass had in memory
+        raise self.learner.out_of_memory(parts[0])
+
+    def _pause(self, stop: StopRequest) -> None:
+        """Save where it is time, or where any process was asked to stop: then all leave, after the state is written."""
+        asked, due = self.learner.group.any(
+            stop.asked, self.learner.group.is_first and self.states.due(epoch_ends=False)
+        )
+        if asked or due:
+            self.learner.require_finite()
+            self.save()
+        if asked:
+            self.learner.group.wait()
+            raise Interrupted
 
     def _spent(self, phase: str, began: float) -> float:
         """Count the seconds since ``began``; the time of now."""
@@ -205,53 +226,15 @@ class _Run:
         return now
 
     def _order(self) -> list[NDArray[np.int64]]:
-        """The epoch's updates: which pictures each one sees. The last, smaller one is kept."""
-        rng = np.random.default_rng((self.seed, self.position.epoch))
-        order, size = rng.permutation(len(self.task.train)), self.settings.batch_size * self.settings.accumulate
-        return [order[start : start + size] for start in range(0, len(order), size)]
+        size = self.settings.batch_size * self.settings.accumulate
+        return draws.order(self.seed, self.position.epoch, len(self.task.train), size)
 
-    def _parts(self, order: list[NDArray[np.int64]], busy: Busy) -> Iterator[list[Part]]:
-        """For each update that is left, this process's forward passes, decoded ahead."""
-        settings, learner, position = self.settings, self.learner, self.position
-        size, rank = settings.batch_size, learner.group.rank
-        passes = [
-            [update[start : start + size] for start in range(0, len(update), size)]
-            for update in order[position.update :]
-        ]
-        mine = rounds([part for update in passes for part in update], learner.group)
-        loader = batches(
-            self.task.train,
-            self.task.train_transform,
-            parts=mine,
-            workers=learner.execution.workers,
-            seed=self.seed,
-            epoch=position.epoch,
-            cache=self.cache,
-        )
-        with closing(loader):
-            for number, update in enumerate(passes, start=position.update):
-                ready: list[Part] = []
-                for place, whole in enumerate(update):
-                    counts = len(learner.group.share(whole)) > 0
-                    draw = (self.seed, position.epoch, rank, number, place)
-                    ready.append(self._part(busy.wait(loader), counts, draw))
-                yield ready
+    def _factor(self, update: int, updates: int) -> float:
+        """What the schedule makes of the rate in that update of this epoch."""
+        return self.settings.schedule.factor(self.position.epoch, update, updates, self.settings.epochs)
 
-    def _part(self, batch: Batch, counts: bool, draw: tuple[int, ...]) -> Part:
-        """A batch on the device: pictures travel as bytes, are cut there if so asked, and normalised."""
-        device, alpha = self.learner.device, self.settings.objective.mixup
-        images = self.task.train_transform.inputs(batch.images.to(device, non_blocking=True), batch.views)
-        mix = Mix.drawn(alpha, len(batch), np.random.default_rng(draw)) if alpha else None
-        return Part(images, batch.labels.to(device), mix, counts)
-
-    def _seed_torch(self) -> None:
-        """Dropout and its like draw from torch's generator, set anew for each update, so no state of it is kept."""
-        draw = np.random.SeedSequence((self.seed, self.position.updates, self.learner.group.rank))
-        torch.manual_seed(int(draw.generate_state(1, np.uint64)[0] >> 1))
-
-    def _factor(self, position: Position) -> float:
-        updates = len(self._order())
-        return self.settings.schedule.factor(position.epoch, position.update, updates, self.settings.epochs)
+    def _rate(self, factor: float) -> float:
+        return self.settings.optimiser.lr * self.position.lr_scale * factor
 
     def _shown(self) -> str:
         position = self.position
@@ -262,20 +245,53 @@ class _Run:
     def look(self, stop: StopRequest) -> None:
         """Look at the watched pictures, write the epoch down, keep what is best, and step to the next epoch."""
         began = time.perf_counter()
-        position, watched = self.position, self.task.watched
         try:
-            self.logits = self._look(stop)
+            logits = self._logits(stop)
         except Interrupted:
             self.save()
             raise
-        if not np.isfinite(self.logits).all():
-            raise NotFinite
-        confusion = Confusion.of(watched.labels, predict(self.logits), watched.classes)
-        loss = cross_entropy(self.logits, watched.labels)
+        if not np.isfinite(logits).all():
+            raise NotFinite("what the network says of the pictures looked at")
+        self.logits = logits
+        event = self._noted(logits)
+        self.position.history.append(event)
+        self.log({"event": "epoch", **event, "busy": self.busy})
+        self._step_to_next_epoch()
+        self._spent("look", began)
+        if self.states.due(epoch_ends=True) or self.is_over or stop.asked:
+            self.save()
+
+    def _logits(self, stop: StopRequest) -> NDArray[np.float32]:
+        """Of the watched pictures, by what would be kept now."""
+        learner, task, amp = self.learner, self.task, self.learner.execution.amp
+        with learner.averaged():
+            return logits_of(
+                learner.model,
+                task.watched,
+                task.watched_transform,
+                learner.group,
+                workers=learner.execution.workers,
+                cache=self.cache,
+                amp=None if amp == "off" else AUTOCAST[amp],
+                stop=stop,
+            )
+
+    def _noted(self, logits: NDArray[np.float32]) -> dict[str, Json]:
+        """The epoch in numbers; where it is the best so far, what is kept of it."""
+        position, watched, updates = self.position, self.task.watched, len(self._order())
+        confusion = Confusion.of(watched.labels, predict(logits), watched.classes)
+        loss = cross_entropy(logits, watched.labels)
+        value = -loss if self.task.selects else confusion.top1
+        if position.best_value is None or value > position.best_value:
+            position.best_value, position.best_epoch = value, position.epoch + 1
+            self.best = {"counts": torch.from_numpy(confusion.counts.copy())}
+            if self.task.selects:
+                self.best["logits"] = torch.from_numpy(logits.copy())
+                self.best |= {f"model/{key}": tensor.clone() for key, tensor in self.learner.evaluated().items()}
         name = "val" if self.task.selects else "test"
-        event: dict[str, Json] = {
+        return {
             "epoch": position.epoch + 1,
-            "lr": self.settings.optimiser.lr * position.lr_scale * self._last_factor(),
+            "lr": self._rate(self._factor(updates - 1, updates)),
             "train_loss": position.loss_sum / position.seen,
             "train_top1": position.correct / position.seen,
             f"{name}_loss": loss,
@@ -283,55 +299,12 @@ class _Run:
             f"{name}_mean_per_class": confusion.mean_per_class,
             "sparsity": self.learner.mask.sparsity(),
         }
-        value = -loss if self.task.selects else confusion.top1
-        if position.best_value is None or value > position.best_value:
-            position.best_value, position.best_epoch = value, position.epoch + 1
-            self.best = {"counts": torch.from_numpy(confusion.counts.copy())}
-            if self.task.selects:
-                self.best["logits"] = torch.from_numpy(self.logits.copy())
-                self.best |= {f"model/{key}": tensor.clone() for key, tensor in self.learner.evaluated().items()}
-        position.history.append(event)
-        self.log({"event": "epoch", **event, "busy": self.busy})
-        self._step_to_next_epoch()
-        self._spent("look", began)
-        if self.states.due(epoch_ends=True) or self.is_over or stop.asked:
-            self.save()
-
-    def _look(self, stop: StopRequest) -> NDArray[np.float32]:
-        """Logits of what would be kept now."""
-        learner, task = self.learner, self.task
-        kept = None
-        if learner.average is not None:
-            kept = {name: value.clone() for name, value in learner.model.state_dict().items()}
-            learner.model.load_state_dict(learner.average.shadow)
-        amp = learner.execution.amp
-        logits = logits_of(
-            learner.model,
-            task.watched,
-            task.watched_transform,
-            learner.group,
-            workers=learner.execution.workers,
-            cache=self.cache,
-            amp=None if amp == "off" else AUTOCAST[amp],
-            stop=stop,
-        )
-        if kept is not None:
-            learner.model.load_state_dict(kept)
-        return logits
-
-    def _last_factor(self) -> float:
-        updates = len(self._order())
-        return self.settings.schedule.factor(self.position.epoch, updates - 1, updates, self.settings.epochs)
 
     def _step_to_next_epoch(self) -> None:
         position, patience = self.position, self.settings.patience
         position.epoch += 1
         position.update, position.loss_sum, position.correct, position.seen = 0, 0.0, 0, 0
-        if (
-            patience is not None
-            and position.best_epoch is not None
-            and position.epoch - position.best_epoch >= patience
-        ):
+        if patience and position.best_epoch is not None and position.epoch - position.best_epoch >= patience:
             position.ended = f"no better validation loss in {patience} epochs: ended after {position.epoch}"
 
     def trained(self) -> Trained:
@@ -346,5 +319,5 @@ class _Run:
             logits, epoch = self.best["logits"].numpy(), position.best_epoch
         else:
             tensors, epoch = dict(self.learner.evaluated()), position.epoch
-            logits = self._look(StopRequest()) if self.logits is None else self.logits
+            logits = self._logits(StopRequest()) if self.logits is None else self.logits
         return Trained(tensors, logits, epoch, best, position.best_epoch, position)

@@ -34,12 +34,14 @@ class Trainable(nn.Module):
         self.backbone = backbone
         self.head = head
         self.head_kept = head_kept
-        names = [name for name, _ in backbone.named_modules()]
+        names = [name for name, _ in backbone.named_parameters()]
         for prefix in frozen:
-            if not any(_below(name, prefix) for name in names if name):
-                tops = list(dict.fromkeys(name.split(".")[0] for name in names if name))
+            if not any(_below(name, prefix) for name in names):
+                tops = list(dict.fromkeys(name.split(".")[0] for name in names))
                 raise UserError(
-                    f'no layer of the backbone is called "{prefix}"', where="--freeze", do=f"name one of {listed(tops)}"
+                    f'no layer of the backbone is called "{prefix}"',
+                    where="--freeze",
+                    do=f"name one of {listed(tops, most=8)}",
                 )
         for name, parameter in backbone.named_parameters():
             parameter.requires_grad_(not any(_below(name, prefix) for prefix in frozen))

@@ -6,6 +6,7 @@ from typing import Literal
 from sparse_transfer.core.canonical import Json
 from sparse_transfer.core.errors import UserError
 from sparse_transfer.core.threads import available_cores
+from sparse_transfer.training.average import require_decay
 from sparse_transfer.training.objective import ObjectiveSettings
 from sparse_transfer.training.optimiser import OptimiserSettings
 from sparse_transfer.training.schedule import Schedule
@@ -49,6 +50,8 @@ class TrainSettings:
                 raise UserError(f"{value}", where=option, do="give 1 or more")
         if self.clip is not None and not 0 < self.clip < float("inf"):
             raise UserError(f"a norm of {self.clip}", where="--clip-grad", do="it is above 0")
+        if self.average is not None:
+            require_decay(self.average)
         if self.schedule.warmup >= self.epochs and self.schedule.warmup:
             raise UserError(
                 f"a warm-up of {self.schedule.warmup} epochs, and {self.epochs} in all",

@@ -129,9 +129,15 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what ``optimiser_tensors`` gave; rates and groups stay the optimiser's own."""
+    """Put back what ``optimiser_tensors`` gave; rates and groups stay the optimiser's own.
+
+    Each tensor of a weight's shape gets the weight's memory format again: in another one an update takes longer.
+    """
+    weights = [weight for group in optimiser.param_groups for weight in group["params"]]
     states: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         number, _, kind = name.partition("/")
-        states.setdefault(int(number), {})[kind] = value
+        weight = weights[int(number)]
+        laid = torch.empty_like(weight, dtype=value.dtype).copy_(value) if value.shape == weight.shape else value
+        states.setdefault(int(number), {})[kind] = laid
     optimiser.load_state_dict({"state": states, "param_groups": optimiser.state_dict()["param_groups"]})

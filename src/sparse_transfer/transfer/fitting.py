@@ -34,6 +34,7 @@ class Fitted:
 
     test_features: [N, D] of the test pictures, in the split's order.   epochs: how many were run; None for lbfgs.
     best, best_epoch: of all epochs on the test pictures, where the protocol looks at them; epochs count from 1.
+    seconds: this seed's equal share of what all were made with, so that a sum over seeds is what they took together.
     knn_top1: what 20 nearest neighbours reach on the same features: a head well below it deserves a look.
     """
 
@@ -86,18 +87,21 @@ def fit_seeds(
         features_s = time.perf_counter() - began
         sanity = _nearest_neighbours(train[0], splits.train, test, splits.test)
         if plan.protocol.selection == "none":
-            heads = _fit(train, splits.train.labels, len(splits.train.classes), plan.settings, seeds, watch)
+            heads = fit_heads(train, splits.train.labels, len(splits.train.classes), plan.settings, seeds, watch)
             chosen = [{} for _ in heads]
         else:
-            both = [_chosen(train, plain, val, splits, plan, seed) for seed in seeds]
-            heads, chosen = [head for head, _ in both], [choice for _, choice in both]
+            both = [best_by_validation(train, plain, val, splits, plan, seed) for seed in seeds]
+            heads = [
+                _refitted(best, train, val, splits, plan, seed) for (best, _), seed in zip(both, seeds, strict=True)
+            ]
+            chosen = [{plan.strength_name: best.strength, "validation_cross_entropy": loss} for best, loss in both]
     fit_s = (earlier_s + time.perf_counter() - began - features_s) / len(seeds)
     return [
         Fitted(
             head.head,
             test,
             SolverReport(plan.solver, head.ended.value, head.objective, head.gradient_norm, head.iterations, choice),
-            {"features": round(features_s, 3), "fit": round(fit_s, 3)},
+            {"features": round(features_s / len(seeds), 3), "fit": round(fit_s, 3)},
             _warnings(head),
             plan.settings.epochs if isinstance(plan.settings, SgdSettings) else None,
             None if watch is None else watch.best[position],
@@ -108,7 +112,7 @@ def fit_seeds(
     ]
 
 
-def _fit(
+def fit_heads(
     views: Sequence[NDArray[np.float32]],
     labels: NDArray[np.int64],
     classes: int,
@@ -134,34 +138,44 @@ def _fit(
     return lbfgs.fit(features, np.tile(labels, len(views)), classes, settings, seeds, start=start)
 
 
-def _chosen(
+def best_by_validation(
     views: Sequence[NDArray[np.float32]],
     plain: NDArray[np.float32],
     val: NDArray[np.float32] | None,
     splits: Splits,
     plan: Plan,
     seed: int,
-) -> tuple[FittedHead, dict[str, float]]:
-    """The strength that is best on validation pictures, and a head refitted with it on all of them.
+) -> tuple[FittedHead, float]:
+    """The head whose strength is best on validation pictures, which it has not seen, and its loss on them in nats.
 
-    The data set's own validation part serves where it has one, else a stratified share of the training pictures.
+    views: features of the training pictures, seen in one or several ways; plain: as in evaluation.
+    val: of the data set's own validation part, where it has one; else a stratified share of the training pictures
+    is held out.
     """
     labels, classes = splits.train.labels, len(splits.train.classes)
     if val is not None and splits.val is not None:
-        part, part_labels = list(views), labels
-        held, held_labels = val, splits.val.labels
-    else:
-        rest, out = selection.held_out(labels, plan.protocol.validation_share, seed)
-        part, part_labels = [view[rest] for view in views], labels[rest]
-        held, held_labels = plain[out], labels[out]
-    candidates = _fit(part, part_labels, classes, plan.settings, [seed])
-    best, loss = selection.best_of(candidates, held, held_labels)
-    settings = plan.with_strength(best.strength)
-    if val is not None:
-        labels = np.concatenate([labels, held_labels])
+        candidates = fit_heads(views, labels, classes, plan.settings, [seed])
+        return selection.best_of(candidates, val, splits.val.labels)
+    rest, out = selection.held_out(labels, plan.protocol.validation_share, seed)
+    candidates = fit_heads([view[rest] for view in views], labels[rest], classes, plan.settings, [seed])
+    return selection.best_of(candidates, plain[out], labels[out])
+
+
+def _refitted(
+    best: FittedHead,
+    views: Sequence[NDArray[np.float32]],
+    val: NDArray[np.float32] | None,
+    splits: Splits,
+    plan: Plan,
+    seed: int,
+) -> FittedHead:
+    """A head of the best one's strength on all pictures but the test ones."""
+    labels = splits.train.labels
+    if val is not None and splits.val is not None:
+        labels = np.concatenate([labels, splits.val.labels])
         views = [np.concatenate([view, val]) for view in views]
-    refitted = _fit(views, labels, classes, settings, [seed], start=best.head)[0]
-    return refitted, {plan.strength_name: best.strength, "validation_cross_entropy": loss}
+    settings = plan.with_strength(best.strength)
+    return fit_heads(views, labels, len(splits.train.classes), settings, [seed], start=best.head)[0]
 
 
 def _nearest_neighbours(

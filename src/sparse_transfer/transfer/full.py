@@ -17,7 +17,7 @@ from sparse_transfer.checkpoints.file import Checkpoint, load, save
 from sparse_transfer.core.canonical import Json
 from sparse_transfer.core.errors import UserError
 from sparse_transfer.core.progress import note, set_quiet
-from sparse_transfer.data.reading import parse, read
+from sparse_transfer.data.reading import parse, read_to_train
 from sparse_transfer.data.specs import DatasetSpec
 from sparse_transfer.data.split import Splits, stratified_indices
 from sparse_transfer.data.subset import subset
@@ -35,9 +35,11 @@ from sparse_transfer.training.model import Trainable, network_of, new_head
 from sparse_transfer.training.settings import Execution
 from sparse_transfer.training.state import States
 from sparse_transfer.training.teacher import Renormalised
+from sparse_transfer.transfer.compute import Compute
 from sparse_transfer.transfer.costing import cost_of
 from sparse_transfer.transfer.evaluate import aligned, measure_logits
 from sparse_transfer.transfer.full_plan import FullPlan
+from sparse_transfer.transfer.linear_start import linear_start
 from sparse_transfer.transfer.outcome import write_outcome
 from sparse_transfer.transfer.output import require_writable
 from sparse_transfer.transfer.protocols import PAPER_SEEDS
@@ -89,15 +91,18 @@ def finetune(
         Traceback (most recent call last):
         sparse_transfer.core.errors.UserError: missing.safetensors: there is no such file
     """
+    if execution.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("PyTorch finds no CUDA device", where="--device cuda", do="use --device cpu")
     checkpoint = Checkpoint.of(checkpoint)
     plan = plan or FullPlan.of()
     spec, root = parse(dataset)
-    splits = read(spec, root)
+    splits = read_to_train(spec, root)
     if shots is not None or fraction is not None:
         splits = subset(splits, shots=shots, fraction=fraction)
     if output is not None:
         require_writable(Path(output), source=checkpoint.path)
     torch.set_num_threads(execution.cores)
+    torch.backends.cudnn.benchmark = execution.device == "cuda"  # every update has the same shapes, but the last
     with Group.joined(execution.device) as group:
         if not group.is_first:
             set_quiet(True)
@@ -138,8 +143,10 @@ def _identity(job: Job, seed: int) -> RunIdentity:
         **plan.to_json(spec),
         "transforms": plan.transforms(checkpoint.backbone.preprocessing, spec).to_json(),
     }
-    if job.group.size > 1 and not plan.settings.freeze_bn:  # else the number of processes changes nothing
-        settings["processes"] = job.group.size
+    still = plan.settings.freeze_bn
+    if job.group.size > 1 and not (still and plan.settings.objective.mixup == 0):  # else their number changes nothing
+        settings["processes"] = job.group.size  # mixup mixes the pictures of one process
+    if job.group.size > 1 and not still:
         settings["batch_norm"] = "synchronised" if job.execution.sync_bn else "statistics of each process"
     return RunIdentity(
         transfer="full",
@@ -166,6 +173,8 @@ def _run(job: Job, run: Run | None, folder: Path, seed: int) -> FinishedRun:
         run.log(event)
         if event["event"] == "epoch":
             note(_line(event, learner.settings.epochs))
+        elif event["event"] == "resume":
+            note(f"the run was stopped before; it goes on in epoch {event['epoch']}/{learner.settings.epochs}")
 
     trained = train(learner, task, states, seed, log)  # type: ignore[arg-type]
     finished = None if run is None else _finish(job, run, task, learner, trained)
@@ -211,12 +220,23 @@ def _head(job: Job, seed: int) -> tuple[nn.Linear, Tensor | None]:
     head = new_head(width, len(classes), seed)
     if job.plan.head == "new":
         return head, None
+    if job.plan.head == "linear":
+        _fill(head, _linear_head(job, seed))
+        return head, None
     known = job.checkpoint.head
     if known is None:
         raise UserError("this checkpoint has no head to keep", where=job.checkpoint.path, do="leave --head keep out")
     known = aligned(known, job.splits.train, job.checkpoint.path)
     _fill(head, known)
     return head, known.kept
+
+
+def _linear_head(job: Job, seed: int) -> Head:
+    """Fitted first. Every process fits it; of the features one makes them all, and the others wait and read."""
+    backbone, execution = job.checkpoint.backbone, job.execution
+    compute = Compute(execution.device, threads=execution.threads, workers=execution.workers)
+    transform = job.plan.transforms(backbone.preprocessing, job.spec).test
+    return linear_start(backbone, job.splits, transform, job.plan.protocol.name, seed, compute)
 
 
 def _teacher(job: Job, teacher: Checkpoint) -> nn.Module:
@@ -269,6 +289,8 @@ def _finish(job: Job, run: Run, task: Task, learner: Learner, trained: Trained) 
     ended = position.ended or f"all {settings.epochs} epochs"
     if position.restarts:
         warnings.append(f"{position.restarts} restarts at a lower learning rate after a loss that was not finite")
+    if job.plan.head == "keep" and task.selects and job.splits.val is None:
+        warnings.append("the kept head may know the validation pictures, which chose the epoch: --head linear does not")
     if trained.best_epoch == position.epoch == settings.epochs and task.selects:
         warnings.append("the last epoch was the best: more epochs may be better")
     chosen: dict[str, Json] = {"epoch": trained.epoch, "lr": settings.optimiser.lr}

@@ -21,7 +21,8 @@ from sparse_transfer.transfer.protocols import Protocol, protocols
 class FullPlan:
     """Protocol, training settings, and where the head starts.
 
-    lr: None takes the data set's own, as the paper did.   head: a ``new`` one, or ``keep`` the checkpoint's.
+    lr: None takes the data set's own, as the paper did.   head: a ``new`` one at random, the ``linear`` one that the
+    protocol fits on the frozen backbone's features first, or ``keep`` the checkpoint's.
     teacher: a network with a head, from which the new one learns too.
     augment_on: where training pictures are cropped and flipped. The draws are the same, the pixels nearly.
     """
@@ -29,7 +30,7 @@ class FullPlan:
     protocol: Protocol
     settings: TrainSettings
     lr: float | None = None
-    head: Literal["new", "keep"] = "new"
+    head: Literal["new", "linear", "keep"] = "new"
     teacher: Checkpoint | None = None
     augment_on: Literal["host", "device"] = "host"
 
@@ -59,7 +60,7 @@ class FullPlan:
         patience: int | None = None,
         on_divergence: Literal["stop", "restart"] | None = None,
         restarts: int | None = None,
-        head: Literal["new", "keep"] = "new",
+        head: Literal["new", "linear", "keep"] = "new",
         teacher: Checkpoint | None = None,
         distil_weight: float | None = None,
         distil_temperature: float | None = None,
@@ -80,6 +81,10 @@ class FullPlan:
             raise UserError("--distil-weight and --distil-temperature need a teacher", do="name one with --teacher")
         if milestones is not None and schedule not in (None, "step"):
             raise UserError(f"--sched {schedule} has no milestones", do="leave --decay-milestones out")
+        if gamma is not None and schedule not in (None, "step"):
+            raise UserError(f"--sched {schedule} does not fall by steps", do="leave --decay-rate out")
+        if momentum is not None and optimiser == "adamw":
+            raise UserError("--opt adamw has no momentum of that kind", do="leave --momentum out, or use --opt sgd")
         number = TrainSettings().epochs if epochs is None else epochs
         boundaries = scaled_boundaries(number) if milestones is None else milestones
         given = _given(
