@@ -22,6 +22,7 @@ from sparse_transfer.checkpoints.importing import import_checkpoint
 from sparse_transfer.core.threads import available_cores
 from sparse_transfer.metrics.comparison import mcnemar
 from sparse_transfer.runs import table
+from sparse_transfer.runs.table_text import to_text
 from sparse_transfer.transfer.linear import linear_transfer
 from support.published import resnet50_s80
 
@@ -58,7 +59,7 @@ def main() -> None:
         print(f"{name}: seed 21, McNemar: dense alone right {paired.only_first}, sparse alone {paired.only_second},"
               f" p = {paired.p_value:.2g}")  # fmt: skip
     summary = table.summarise(table.rows(finished))
-    print(table.to_text(summary, width=110))
+    print(to_text(summary, width=110))
     if args.save:
         result = {
             "benchmark": "small_sets",

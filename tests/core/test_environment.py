@@ -33,6 +33,16 @@ def test_every_optional_library_is_an_extra_of_the_package(monkeypatch: pytest.M
     assert set(asked) <= set(extras)
 
 
+def test_beside_an_installed_wheel_there_is_no_makefile_and_pip_brings_the_library_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert environment.how_to_install("timm") == "make -B setup EXTRAS=timm"
+    assert environment.CLONE == ROOT
+    monkeypatch.setattr(environment, "CLONE", tmp_path)
+    assert environment.how_to_install("timm") == "pip install timm"
+    assert environment.library("no-such-library", needed=True).remedy == "pip install no-such-library"
+
+
 class NothingInstalled:
     """``importlib.metadata`` on a bare machine."""
 

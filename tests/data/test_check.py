@@ -109,6 +109,12 @@ def test_what_cannot_be_read_at_all_is_a_report_too(tmp_path: Path) -> None:
     ]
 
 
+def test_of_anybodys_own_pictures_neither_address_nor_licence_is_told(tmp_path: Path) -> None:
+    lines = check_word(f"folder:{four(tmp_path)}").as_text().splitlines()
+    assert lines[0] == f"folder-{tmp_path.name} (your own pictures) in {tmp_path}"
+    assert lines[-1] == "  in training and test alike: 0 pictures"
+
+
 def test_batches_are_compared_picture_by_picture(tmp_path: Path) -> None:
     base = lay_cifar10(tmp_path)
     (base / "test_batch").write_bytes((base / "data_batch_2").read_bytes())

@@ -127,6 +127,10 @@ def test_a_folder_too_low_or_too_high_names_the_right_one(tmp_path: Path) -> Non
     assert refusal(f"pets:{tmp_path}/sets") == (
         f"{tmp_path}/sets: this is no dataset, one folder below is; give {pets}"
     )
+    lay_folders(tmp_path / "sets" / "cars", {"train": TWO, "test": TWO})
+    assert refusal(f"pets:{tmp_path}/sets") == (  # and not "one of" the two that lie there
+        f"{tmp_path}/sets: this is no dataset, one folder below is; give {pets}"
+    )
     jpg = tmp_path / "sets" / "oxford" / "flowers-102" / "jpg"
     assert refusal(f"flowers:{jpg}") == f"{jpg}: this is no dataset, one folder above is; give {jpg.parent}"
 

@@ -1,5 +1,6 @@
 """The torch engine: folding against the plain forward pass, numerics, threads."""
 
+from collections.abc import Iterator
 from contextlib import closing
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from sparse_transfer.core.errors import UserError
 from sparse_transfer.inference import engine, engines
 from sparse_transfer.inference.engine import TOLERANCE
-from sparse_transfer.inference.torch import folded
+from sparse_transfer.inference.torch import exact_float32, folded
 from sparse_transfer.models import Architecture, Backbone, Preprocessing
 
 
@@ -151,6 +152,57 @@ def test_cuda_without_a_device_says_what_to_do(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(UserError) as caught:
         engines.get("torch-cuda").compile(Backbone.create("resnet18"), batch=1, threads=1, input_size=32)
     assert str(caught.value) == expected
+
+
+class Recorder(nn.Module):
+    """Notes how precisely CUDA would convolve and multiply while it runs."""
+
+    feature_dim = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.seen: list[tuple[str, str]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append((torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision))
+        return x.mean((2, 3)) * self.scale
+
+
+@pytest.fixture
+def kept_precisions() -> Iterator[None]:
+    """What the process has set, put back at the end."""
+    conv, matmul = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    before = conv.fp32_precision, matmul.fp32_precision
+    yield
+    conv.fp32_precision, matmul.fp32_precision = before
+
+
+@pytest.mark.parametrize("asked", ["tf32", "ieee"])
+@pytest.mark.usefixtures("kept_precisions")
+def test_float32_on_cuda_is_never_tf32_whatever_the_process_has_set(asked: str) -> None:
+    """No GPU needed: the settings are the process's, and the device decides alone whether they matter."""
+    conv, matmul = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    conv.fp32_precision = matmul.fp32_precision = asked
+    module = Recorder()
+    with exact_float32(torch.device("cuda")):
+        module(torch.zeros(1, 3, 8, 8))
+    assert module.seen == [("ieee", "ieee")]
+    assert (conv.fp32_precision, matmul.fp32_precision) == (asked, asked)
+
+
+def test_a_batch_too_large_for_the_device_says_what_to_make_smaller() -> None:
+    class Full(Recorder):
+        def forward(self, x: Tensor) -> Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    backbone = Backbone(Full(), Architecture("module", {"name": "mine"}), Preprocessing())
+    made = engine("torch").compile(backbone, batch=2, threads=1, input_size=8)
+    with closing(made), pytest.raises(UserError) as caught:
+        made(np.zeros((2, 3, 8, 8), np.float32))
+    assert str(caught.value) == (
+        "engine torch: 2 pictures at once do not fit into the memory of the device; use a smaller --batch-size than 2"
+    )
 
 
 def test_an_unknown_engine_suggests_the_nearest() -> None:

@@ -119,7 +119,7 @@ def test_a_missing_timm_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UserError) as seen:
         Backbone.create("timm:resnet50")
-    assert str(seen.value) == 'timm is not installed; pip install "sparse-transfer[timm]"'
+    assert str(seen.value) == "timm is not installed; make -B setup EXTRAS=timm"
 
 
 def test_a_module_of_timm_is_in_eval_mode_and_has_no_head():

@@ -10,7 +10,8 @@ import pytest
 
 from sparse_transfer.runs.finished import FinishedRun
 from sparse_transfer.runs.identity import RunIdentity
-from sparse_transfer.runs.table import Row, Summary, rows, summarise, to_csv, to_json, to_text
+from sparse_transfer.runs.table import Row, Summary, rows, summarise, to_csv, to_json
+from sparse_transfer.runs.table_text import to_text
 from support.runs import identity, result
 
 
@@ -101,6 +102,49 @@ def test_runs_that_differ_in_more_than_the_seed_are_never_averaged(change: dict[
     assert [line.seeds for line in lines] == [5, 5]
 
 
+def test_lines_that_are_alike_but_for_their_settings_say_in_which() -> None:
+    usual: dict[str, object] = {"settings": {"solver_settings": {"epochs": 150, "l2": list(range(45))}, "views": 1}}
+    other: dict[str, object] = {"settings": {"solver_settings": {"epochs": 6, "l2": 0.1}, "views": 1, "transforms": {}}}
+    lines = summarise(rows([*five_seeds(**usual), *five_seeds(**other), *five_seeds(**other, dataset="cars")]))
+    assert {line.dset: line.differs for line in lines if line.dset == "cars"} == {"cars": ""}
+    assert sorted(line.differs for line in lines if line.dset == "pets") == [
+        "epochs=150, l2=45 values",
+        "epochs=6, l2=0.1",
+    ]
+    text = to_text(lines).splitlines()
+    numbers = {
+        line.partition("  ")[2]: line.partition("  ")[0] for line in text if line.startswith(("1  ", "2  ", "3  "))
+    }
+    assert {"epochs=150, l2=45 values", "epochs=6, l2=0.1"} <= numbers.keys()
+    assert len({line[-3:] for line in text if "±" in line and "per class" in line}) == 3
+
+
+def test_lines_on_other_pictures_say_so() -> None:
+    more = {"splits": {"train": "c" * 64, "test": "b" * 64}}
+    lines = summarise(rows([*five_seeds(), *five_seeds(**more)]))
+    assert sorted(line.differs for line in lines) == ["fingerprint of train=aaaaaaaa", "fingerprint of train=cccccccc"]
+
+
+def test_a_name_between_colons_is_no_picture_of_a_cat() -> None:
+    assert ":cat:" in to_text(summarise(rows(five_seeds(checkpoint="a:cat:b"))))
+
+
+@pytest.mark.parametrize("width", [80, 110])
+def test_no_name_is_cut_short_however_narrow_the_terminal(width: int) -> None:
+    """At 80 columns a data set's name once took the whole of the checkpoint's place."""
+    names = {"dataset": "folder-photographs_of_our_garden", "checkpoint": "resnet50-gmp80"}
+    text = to_text(summarise(rows([*five_seeds(**names), *five_seeds()])), width)
+    lines = text.splitlines()
+    assert all(len(line) <= width for line in lines)
+    named = [line for line in lines if "folder-photographs_of_our_garden" in line]
+    assert len(named) == 1
+    assert "resnet50-gmp80" in named[0]
+    heading = next(line for line in lines if "95 % interval" in line)
+    assert heading.split()[-4:] == ["seeds", "MACs", "s", "notes"]
+    (row,) = [line for line in lines[lines.index(named[0]) :][:2] if "±" in line]
+    assert row.index(" ± ") < heading.index("accuracy %") + len("accuracy %")
+
+
 def test_a_run_done_again_counts_once_and_the_newest_counts() -> None:
     again = [finished(identity(), right=10 * n, attempt=f".{n}") for n in (2, 9, 10)]
     everything = rows([again[2], finished(identity()), again[0], again[1]])
@@ -160,6 +204,13 @@ def test_the_printed_table_says_top_1_and_marks_what_is_partial_once() -> None:
     assert text.count("top-1") == 2
     assert [line[-3:] for line in text.splitlines() if "top-1" in line] == ["1 2", "1 2"]
     assert text.splitlines()[-2:] == ["1  partial: 40 of 80 images", "2  [bold]w"]
+
+
+def test_classes_without_test_pictures_are_named_below_the_table() -> None:
+    (row,) = rows([finished(identity(), empty_classes=("frog",), warnings=("w",))])
+    assert row.warnings == ("w", 'no test picture of "frog": left out of the mean per class')
+    text = to_text(summarise([row]))
+    assert text.splitlines()[-1] == '2  no test picture of "frog": left out of the mean per class'
 
 
 def test_colour_only_when_asked_for() -> None:

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from sparse_transfer.core.canonical import Json
 from sparse_transfer.core.errors import UserError
 from sparse_transfer.runs.events import Event
 from sparse_transfer.runs.record import RunRecord, RunResult
 from sparse_transfer.runs.store import RunStore
-from sparse_transfer.runs.trackers import TensorBoardTracker, Tracker, WandbTracker, published_project
+from sparse_transfer.runs.trackers import TensorBoardTracker, Tracker, WandbTracker, published_job, published_project
 from support.runs import identity, record, result
 
 EPOCH = {"event": "epoch", "epoch": 2, "lr": 0.01, "train_loss": 0.5, "test_top1": 0.75, "done": True}
@@ -107,11 +108,11 @@ def test_a_finished_run_is_not_tracked_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tracker", "module", "said"),
     [
-        (WandbTracker(), "wandb", 'wandb is not installed; run pip install "sparse-transfer[wandb]"'),
+        (WandbTracker(), "wandb", "wandb is not installed; make -B setup EXTRAS=wandb"),
         (
             TensorBoardTracker(),
             "torch.utils.tensorboard",
-            'tensorboard is not installed; run pip install "sparse-transfer[tensorboard]"',
+            "tensorboard is not installed; make -B setup EXTRAS=tensorboard",
         ),
     ],
 )
@@ -136,6 +137,27 @@ def test_a_tracker_that_is_not_installed_says_how_to_get_it(
 )
 def test_projects_are_named_as_the_published_ones(transfer: str, architecture: str, project: str) -> None:
     assert published_project(RunRecord(identity(transfer=transfer), architecture=architecture)) == project
+
+
+def test_heads_on_augmented_pictures_are_not_filed_under_no_data_augmentation() -> None:
+    augmented = RunRecord(identity(settings={"pictures": "augmented"}), architecture="resnet50,stride=v1")
+    assert published_project(augmented) == "sparse-imagenet-transfer-deepsparse"
+    plain = RunRecord(identity(settings={"pictures": "plain"}), architecture="resnet50,stride=v1")
+    assert published_project(plain) == "transfer-pre-extracted-no-data-aug-imgnet-stats-resnet50"
+
+
+@pytest.mark.parametrize(
+    ("transfer", "interpolation", "job"),
+    [
+        ("linear", "bilinear", "acdc80-pets"),
+        ("linear", "bicubic", "acdc80-bicubic-pets"),
+        ("full", "bicubic", "acdc80-pets-bicubic"),
+    ],
+)
+def test_job_types_are_named_as_the_published_ones(transfer: str, interpolation: str, job: str) -> None:
+    settings: dict[str, Json] = {"transforms": {"test": {"preprocessing": {"interpolation": interpolation}}}}
+    of = identity(transfer=transfer, settings=settings)
+    assert published_job(RunRecord(of, architecture="resnet50")) == job
 
 
 def test_tensorboard_reads_what_was_logged(tmp_path: Path) -> None:

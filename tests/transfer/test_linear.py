@@ -151,6 +151,30 @@ def test_every_extraction_counts_as_features_and_none_as_fit(
     assert (run.result.seconds["features"], run.result.seconds["fit"]) == (extractions, 0)
 
 
+def test_the_seconds_of_all_seeds_together_count_each_second_once(
+    network: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual, clock = Compute.features, [0.0]
+
+    def slow(*values: object) -> object:
+        clock[0] += 1
+        return usual(*values)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Compute, "features", slow)
+    monkeypatch.setattr("sparse_transfer.transfer.fitting.time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    word, runs = f"folder:{pictures}", tmp_path / "runs"
+    done = linear_transfer(network, word, plan=Plan.of(l2=0.01), seeds=[1, 2, 3, 4], runs=runs, compute=COMPUTE)
+    assert clock == [2]  # of test and training pictures
+    assert [run.result.seconds["features"] for run in done] == [0.5] * 4
+
+
+def test_a_device_that_there_is_none_of_is_refused_at_once() -> None:
+    """Not only when something has to be computed: a finished run was shown in spite of ``--device gpu``."""
+    with pytest.raises(UserError) as caught:
+        Compute("gpu")
+    assert str(caught.value) == '--device: "gpu" is no device; it is cpu, cuda or auto'
+
+
 def test_a_further_seed_fits_only_that_one(network: Path, pictures: Path, tmp_path: Path) -> None:
     word = f"folder:{pictures}"
     first = linear_transfer(network, word, seeds=[21], runs=tmp_path / "runs", compute=COMPUTE)

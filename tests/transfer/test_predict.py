@@ -62,6 +62,17 @@ def test_every_picture_bad_is_no_crash(network: Path, tmp_path: Path) -> None:
     assert all("the file is empty" in str(prediction.error) for prediction in found)
 
 
+def test_what_is_wrong_with_a_picture_is_said_without_advice_for_data_sets(network: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "page.jpg").write_bytes(b"<html>")
+    found = predict(network, [tmp_path / "empty.jpg", tmp_path / "page.jpg"], compute=COMPUTE)
+    assert [prediction.error for prediction in found] == [
+        f"{tmp_path}/empty.jpg: the file is empty",
+        f"{tmp_path}/page.jpg: no picture in a format that is read here; it starts with b'<html>'; "
+        "JPEG, PNG, WEBP, GIF, BMP, PPM, TIFF are read",
+    ]
+
+
 def test_a_backbone_without_a_head_cannot_predict(tmp_path: Path) -> None:
     bare = checkpoint_file(tmp_path / "bare.safetensors")
     with pytest.raises(UserError, match="this checkpoint has no head; fit one"):

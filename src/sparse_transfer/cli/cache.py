@@ -45,7 +45,7 @@ def list_(cache: Path | None, as_json: bool) -> None:
             else (f"{entry.about.architecture}  {entry.about.split}  {entry.about.images:,} x {entry.about.dim:,}")
         )
         click.echo(f"{entry.key[:12]}  {size(entry.size_bytes):>9}  {used}  {what}")
-    click.echo(f"{len(found)} entries, {size(sum(entry.size_bytes for entry in found))}")
+    click.echo(f"{number_of(len(found))}, {size(sum(entry.size_bytes for entry in found))}")
 
 
 @command.command()
@@ -86,7 +86,7 @@ def prune(cache: Path | None, max_size: str) -> None:
     from sparse_transfer.features import cache as feature_cache
 
     removed = feature_cache.prune(cache or cache_root(), parse_size(max_size))
-    click.echo(f"{len(removed)} entries removed, {size(sum(entry.size_bytes for entry in removed))} freed")
+    click.echo(f"{number_of(len(removed))} removed, {size(sum(entry.size_bytes for entry in removed))} freed")
 
 
 UNITS = {
@@ -113,6 +113,10 @@ def parse_size(text: str) -> int:
     if match is None or match[2].lower() not in UNITS:
         raise UserError(f'"{text}" is no size', where="--max-size", do="write one as in 20GB, 500MB or 0")
     return int(float(match[1]) * UNITS[match[2].lower()])
+
+
+def number_of(count: int) -> str:
+    return f"{count:,} {'entry' if count == 1 else 'entries'}"
 
 
 def size(count: int) -> str:

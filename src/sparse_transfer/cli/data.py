@@ -71,4 +71,5 @@ def check(dataset: str, decode: bool, download: bool, as_json: bool) -> None:
     report = checking.check(spec, root, decode=decode)
     click.echo(json.dumps(report.as_json()) if as_json else report.as_text())
     if not report.whole:
-        raise UserError("this copy is not whole", where=dataset, do="the list above says what is missing or bad")
+        what = "this copy is not whole" if report.problem is None else "this is no copy that can be read"
+        raise UserError(what, where=dataset, do="see above for what is missing or bad")

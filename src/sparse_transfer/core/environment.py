@@ -14,6 +14,7 @@ from sparse_transfer.core.threads import available_cores
 
 # As README installs it. Once done, a plain `make setup` has nothing left to do.
 SETUP = "make -B setup"
+CLONE = Path(__file__).parents[3]  # the folder with the Makefile, where this file lies in a clone's src/
 PAIR_RULE = (
     "torch and torchvision must be a pair from one source: after `make clean`, install both from PyPI (make setup)"
     ' or both from the index of your CPU or CUDA builds (make setup TORCH_ARGS="--index ADDRESS")'
@@ -28,6 +29,16 @@ class Finding:
     state: Literal["ok", "missing", "broken"]
     detail: str
     remedy: str | None = None
+
+
+def how_to_install(library: str, *, needed: bool = False) -> str:
+    """The command that brings a library: make's in a clone; pip's, for the library alone, where a wheel was installed.
+
+    Our own extras would not do there: they are asked for by the name of this package, which is on no index.
+    """
+    if not (CLONE / "Makefile").is_file():
+        return f"pip install {library}"
+    return SETUP if needed else f"{SETUP} EXTRAS={library}"
 
 
 def examine() -> list[Finding]:
@@ -72,9 +83,10 @@ def library(name: str, *, needed: bool) -> Finding:
     try:
         return Finding(name, "ok", metadata.version(name))
     except metadata.PackageNotFoundError:
-        if needed:
-            return Finding(name, "broken", "not installed", SETUP)
-        return Finding(name, "missing", "optional", f"{SETUP} EXTRAS={name}")
+        remedy = how_to_install(name, needed=needed)
+        return (
+            Finding(name, "broken", "not installed", remedy) if needed else Finding(name, "missing", "optional", remedy)
+        )
 
 
 def hardware() -> Finding:
@@ -85,7 +97,7 @@ def hardware() -> Finding:
 
 def accelerator() -> Finding:
     if util.find_spec("torch") is None:
-        return Finding("CUDA", "missing", "torch is not installed", SETUP)
+        return Finding("CUDA", "missing", "torch is not installed", how_to_install("torch", needed=True))
     import torch
 
     if torch.cuda.is_available():

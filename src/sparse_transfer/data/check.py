@@ -88,7 +88,8 @@ class CheckReport:
             lines.append(f"  not readable: {self.problem}")
         else:
             lines += [f"  {line}" for line in self._findings(most)]
-        lines += [f"  from {self.address}", f"  licence: {self.licence}"]
+        if self.address != "none":
+            lines += [f"  from {self.address}", f"  licence: {self.licence}"]
         if self.dead is not None:
             lines.append(f"  not to be had there any more: {self.dead}")
         return "\n".join(lines)

@@ -44,7 +44,7 @@ def parse(word: str) -> tuple[DatasetSpec, Path]:
 
 
 def read(spec: DatasetSpec, root: Path) -> Splits:
-    """The splits found under ``root``; no picture is decoded.
+    """The splits found under ``root``; no picture is decoded. Of ImageNet, ``train`` may have no picture.
 
     What was left out, and a copy that differs from the published sizes, is said on stderr; the latter also stands in
     ``Splits.partial``.
@@ -62,6 +62,22 @@ def read(spec: DatasetSpec, root: Path) -> Splits:
     return Splits(spec.name, found.train, found.test, found.val, partial)
 
 
+def read_to_train(spec: DatasetSpec, root: Path) -> Splits:
+    """``read``, of a copy that has training pictures.
+
+    Raises:
+        UserError: it has not, or ``root`` is not a copy of this dataset.
+    """
+    splits = read(spec, root)
+    if not len(splits.train):
+        raise UserError(
+            "only the validation pictures are there, and the training pictures are missing",
+            where=root,
+            do=f"add them as {splits.test.root / 'train'}/CLASS/*, or use `sparse-transfer evaluate`, which takes none",
+        )
+    return splits
+
+
 def dataset(word: str) -> Splits:
     """The splits of ``NAME[:ROOT]``: ``dataset("pets:data/pets")``."""
     return read(*parse(word))
@@ -71,7 +87,14 @@ def find(spec: DatasetSpec, root: Path) -> Found:
     """What the dataset's reader finds, with nothing said on stderr."""
     if not spec.built_in:
         require_folder(root)
-    found = spec.reader(root)
+    try:
+        found = spec.reader(root)
+    except UserError as error:
+        if _is_copy(spec, root / spec.name):  # among several data sets side by side, the one that was named
+            raise UserError(
+                "this is no dataset, one folder below is", where=root, do=f"give {root / spec.name}"
+            ) from error
+        raise
     classes = len(found.train.classes)
     if spec.classes is not None and classes > spec.classes:
         raise UserError(
@@ -83,7 +106,10 @@ def find(spec: DatasetSpec, root: Path) -> Found:
 
 
 def difference(spec: DatasetSpec, found: Found) -> str | None:
-    """One sentence with the exact counts where this copy is not of the published size, else None."""
+    """One sentence with the exact counts where this copy is not of the published size, else None.
+
+    A copy without any training pictures gives the published results all the same, of what can be done with it.
+    """
     parts = [
         f"{there:,} of {published:,} {what}"
         for there, published, what in (
@@ -91,7 +117,7 @@ def difference(spec: DatasetSpec, found: Found) -> str | None:
             (len(found.train), spec.train_size, "training pictures"),
             (len(found.test), spec.test_size, "test pictures"),
         )
-        if published is not None and there != published
+        if published is not None and there != published and (there or what != "training pictures")
     ]
     if found.absent:
         parts.append(f"and not {counted(len(found.absent), 'file')} of its lists ({listed(list(found.absent))})")
@@ -113,6 +139,13 @@ def require_folder(root: Path) -> None:
         raise UserError("there is no such folder", where=root, do=f'did you mean "{root.parent / near[0]}"?')
     where = "the folder above is not there either" if not above.is_dir() else "look at the path"
     raise UserError("there is no such folder", where=root, do=where)
+
+
+def _is_copy(spec: DatasetSpec, root: Path) -> bool:
+    try:
+        return root.is_dir() and bool(spec.reader(root))
+    except UserError:
+        return False
 
 
 def _named(name: str, word: str) -> DatasetSpec:

@@ -82,7 +82,7 @@ def folder_spec(root: Path) -> DatasetSpec:
     """A spec made on the fly for anybody's pictures: ``folder-`` and the folder's name, nothing published."""
     return DatasetSpec(
         name=f"folder-{root.resolve().name}",
-        title=f"pictures in {root}",
+        title="your own pictures",
         classes=None,
         train_size=None,
         test_size=None,
@@ -324,7 +324,12 @@ _add(
         metric="top1",
         licence="non-commercial research, registration",
         address="https://image-net.org",
-        layouts=("train/WNID/* and val/WNID/*",),
+        layouts=(
+            "train/WNID/* and val/WNID/*",
+            "val/WNID/*, or WNID/*, alone: enough to evaluate",
+            "val/ILSVRC2012_val_00000001.JPEG and so on, with ILSVRC2012_devkit_t12/data/"
+            "{ILSVRC2012_validation_ground_truth.txt, meta.mat}; train/WNID/* may be there or not",
+        ),
         reader=imagenet.read,
     )
 )

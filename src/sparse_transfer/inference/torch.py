@@ -6,8 +6,11 @@ channels-last memory, and small batches (16), whose activations stay in the cach
 """
 
 import copy
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +40,7 @@ class TorchEngine:
     def compile(
         self, backbone: Backbone, *, batch: int, threads: int, input_size: int, numerics: Numerics = "fp32"
     ) -> "TorchCompiled":
-        """See ``Engine.compile``. bf16 means weights and activations; sums inside a layer are kept in float32."""
+        """See ``Engine.compile``. bf16 means weights and activations; a layer sums in float32."""
         availability = self.available()
         if not availability:
             raise UserError(availability.what or "", where=f"engine {self.name}", do=availability.do)
@@ -63,10 +66,16 @@ class TorchCompiled:
         threads = torch.get_num_threads()
         torch.set_num_threads(self._plan.threads)
         try:
-            with torch.inference_mode(), _exact_convolutions(self._device):
+            with torch.inference_mode(), exact_float32(self._device):
                 on_device = torch.from_numpy(images).to(self._device, DTYPES[self._plan.numerics])
                 features: Tensor = module(on_device.contiguous(memory_format=torch.channels_last))
                 return features.to("cpu", torch.float32).numpy()
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"{len(images)} pictures at once do not fit into the memory of the device",
+                where=f"engine {self._plan.engine}",
+                do=f"use a smaller --batch-size than {self._plan.batch}",
+            ) from None
         finally:
             torch.set_num_threads(threads)
 
@@ -113,11 +122,29 @@ def folded(module: nn.Module) -> nn.Module:
     return traced
 
 
-def _exact_convolutions(device: torch.device) -> AbstractContextManager[None]:
-    """On CUDA, PyTorch rounds a float32 convolution's inputs to TF32 (10 bits) unless told not to."""
-    if device.type != "cuda":
-        return nullcontext()
-    return torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
+def exact_float32(device: torch.device) -> AbstractContextManager[None]:
+    """On CUDA, PyTorch rounds the inputs of float32 convolutions to TF32 (10 bits), and those of products if asked to.
+
+    Both stay float32 here, whatever the process has set; so ``fp32`` features are those of a CPU up to the sums' order.
+    """
+    return nullcontext() if device.type != "cuda" else _float32_on_cuda()
+
+
+_CUDA_SETTINGS = Lock()  # they are the process's: two backbones at once in threads would put back each other's
+
+
+@contextmanager
+def _float32_on_cuda() -> Generator[None]:
+    # Not cudnn.flags: it raises where somebody has set a precision the newer way, as is done here.
+    cudnn: Any = torch.backends.cudnn  # a module that is an object at run time
+    convolutions, products = cudnn.conv, torch.backends.cuda.matmul
+    with _CUDA_SETTINGS:
+        before = convolutions.fp32_precision, products.fp32_precision, cudnn.benchmark
+        convolutions.fp32_precision, products.fp32_precision, cudnn.benchmark = "ieee", "ieee", True
+        try:
+            yield
+        finally:
+            convolutions.fp32_precision, products.fp32_precision, cudnn.benchmark = before
 
 
 engines.add("torch", TorchEngine("torch", "cpu"))

@@ -6,6 +6,7 @@ from types import ModuleType
 
 from torch import nn
 
+from sparse_transfer.core.environment import how_to_install
 from sparse_transfer.core.errors import UserError
 from sparse_transfer.core.registry import suggestion
 from sparse_transfer.models.architecture import Family
@@ -34,7 +35,7 @@ def installed() -> ModuleType:
     try:
         import timm
     except ImportError:
-        raise UserError("timm is not installed", do='pip install "sparse-transfer[timm]"') from None
+        raise UserError("timm is not installed", do=how_to_install("timm")) from None
     return timm
 
 

@@ -3,14 +3,14 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
 
 from sparse_transfer.core.canonical import Json
+from sparse_transfer.core.errors import listed
 from sparse_transfer.metrics.intervals import over_seeds
 from sparse_transfer.runs.finished import FinishedRun
-from sparse_transfer.runs.identity import file_name
 from sparse_transfer.runs.record import Metric
 from sparse_transfer.runs.tolerant import encode
 
@@ -24,7 +24,8 @@ class Row:
     sparsity: claimed by the checkpoint, else measured over its prunable weights.   seed: ``seed_<n>``.
     val_acc: the headline accuracy (``metric``) on the test images, a share; ``low``, ``high``: its interval over
     images.   digest: the checkpoint's.   best: the best epoch's, *selected on test*.   macs: of the sparse network.
-    settings: equal for runs that differ in the seed alone.   run: the folder's name.
+    settings: equal for runs that differ in the seed alone.   differs: of the settings, what tells them from those of
+    the other runs that are alike in all columns but these two.   run: the folder's name.
     """
 
     dset: str
@@ -52,6 +53,7 @@ class Row:
     warnings: tuple[str, ...]
     partial: str
     settings: str
+    differs: str
     run: str
 
 
@@ -90,11 +92,13 @@ class Summary:
     warnings: tuple[str, ...]
     partial: str
     settings: str
+    differs: str
 
 
 def rows(runs: Iterable[FinishedRun]) -> list[Row]:
     """One row for each run, in an order that depends on nothing but what the rows hold."""
-    return sorted((_row(run) for run in runs), key=_order)
+    found = list(runs)
+    return sorted((_row(run, told) for run, told in zip(found, _differences(found), strict=True)), key=_order)
 
 
 def summarise(table: Iterable[Row]) -> list[Summary]:
@@ -128,49 +132,44 @@ def to_json(table: Sequence[Row] | Sequence[Summary]) -> str:
     return json.dumps(lines, indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def to_text(table: Sequence[Summary], width: int = 100, *, colour: bool = False) -> str:
-    """The summaries for people, at most ``width`` (80 or more) columns wide: a table for each way of transfer.
-
-    Below stands what should be known of the lines, by the numbers in their last column.
-    """
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console(file=io.StringIO(), width=max(width, 80), force_terminal=colour, no_color=not colour)
-    notes: dict[str, int] = {}
-    ordered = sorted(table, key=_section)  # stable: within a section the order is the given one
-    for section, lines in groupby(ordered, key=_section):
-        grid = Table(box=None, pad_edge=False, collapse_padding=True)
-        grid.add_column("dataset", no_wrap=True)
-        grid.add_column("checkpoint", overflow="fold")
-        for heading in ("sparse", "metric", "accuracy %", "95 % interval", "seeds", "MACs", "s", "notes"):
-            grid.add_column(heading, justify="right", no_wrap=True)
-        for line in lines:
-            grid.add_row(
-                escape(file_name(line.dset)[:20]),
-                escape(line.checkpoint),
-                "" if line.sparsity is None else f"{line.sparsity:.0%}",
-                {"top1": "top-1", "mean_per_class": "per class"}[line.metric],
-                _percent(line),
-                f"{100 * line.image_low:.2f}–{100 * line.image_high:.2f}",
-                str(line.seeds),
-                "" if line.macs is None else _count(line.macs),
-                f"{line.seconds:.0f}" if line.seconds >= 10 else f"{line.seconds:.1f}",
-                " ".join(str(notes.setdefault(text, len(notes) + 1)) for text in _notes(line)),
-            )
-        console.print(" ".join(section), style="bold", markup=False, highlight=False)
-        console.print(grid)
-        console.print()
-    if table:
-        console.print("± is over seeds; intervals are over the test images.", highlight=False)
-    for text, number in notes.items():
-        console.print(f"{number}  {text}", markup=False, highlight=False)
-    assert isinstance(console.file, io.StringIO)
-    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
+def _differences(runs: Sequence[FinishedRun]) -> list[str]:
+    """``epochs=6, lr=0.1``: those settings of each run in which the runs of its kind are not all equal."""
+    kinds: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for run in runs:
+        kinds.setdefault(_kind(run), []).append(_settings(run))
+    varying = {
+        kind: sorted(key for key in set().union(*group) if len({settings.get(key) for settings in group}) > 1)
+        for kind, group in kinds.items()
+    }
+    return [
+        ", ".join(f"{key.rpartition('.')[2]}={settings[key]}" for key in varying[_kind(run)] if key in settings)
+        for run, settings in ((run, _settings(run)) for run in runs)
+    ]
 
 
-def _row(run: FinishedRun) -> Row:
+def _kind(run: FinishedRun) -> tuple[str, ...]:
+    identity, solver = run.result.identity, run.result.solver
+    names = (identity.dataset, identity.transfer, identity.protocol, solver.name if solver else "")
+    return (*names, identity.checkpoint, identity.checkpoint_digest)
+
+
+def _settings(run: FinishedRun) -> dict[str, str]:
+    """Every setting by its dotted path, as text, and the pictures. Without transforms: they follow from the others."""
+    identity = run.result.identity
+    flat = {"numerics": identity.numerics}
+    flat |= {f"fingerprint of {part}": fingerprint[:8] for part, fingerprint in identity.splits.items()}
+    pending: list[tuple[str, Json]] = [(key, value) for key, value in identity.settings.items() if key != "transforms"]
+    for path, value in pending:
+        if isinstance(value, Mapping):
+            pending += [(f"{path}.{key}", item) for key, item in value.items()]
+        elif isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 5:
+            flat[path] = f"{len(value)} values"
+        else:
+            flat[path] = value if isinstance(value, str) else json.dumps(value)
+    return flat
+
+
+def _row(run: FinishedRun, differs: str) -> Row:
     result, identity = run.result, run.result.identity
     sparsity = result.sparsity
     if sparsity is None and result.cost is not None:
@@ -198,11 +197,16 @@ def _row(run: FinishedRun) -> Row:
         macs=result.cost.macs_sparse if result.cost else None,
         macs_dense=result.cost.macs_dense if result.cost else None,
         seconds=sum(result.seconds.values()),
-        warnings=result.warnings,
+        warnings=(*result.warnings, *_left_out(result.empty_classes)),
         partial=result.partial or "",
         settings=identity.group,
+        differs=differs,
         run=run.folder.name,
     )
+
+
+def _left_out(classes: tuple[str, ...]) -> list[str]:
+    return [f"no test picture of {listed([*classes])}: left out of the mean per class"] if classes else []
 
 
 def _group(row: Row) -> tuple[str | float, ...]:
@@ -250,23 +254,5 @@ def _summary(group: list[Row]) -> Summary:
         warnings=tuple(dict.fromkeys(warning for row in group for warning in row.warnings)),
         partial=SEPARATOR.join(dict.fromkeys(row.partial for row in group if row.partial)),
         settings=first.settings,
+        differs=first.differs,
     )
-
-
-def _section(line: Summary) -> list[str]:
-    return [part for part in (line.transfer, line.protocol, line.solver) if part]
-
-
-def _notes(line: Summary) -> list[str]:
-    return [*([f"partial: {line.partial}"] if line.partial else []), *line.warnings]
-
-
-def _percent(line: Summary) -> str:
-    return f"{100 * line.val_acc:.2f}" if line.std is None else f"{100 * line.val_acc:.2f} ± {100 * line.std:.2f}"
-
-
-def _count(macs: int) -> str:
-    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
-        if macs >= size:
-            return f"{macs / size:.3g} {unit}"
-    return str(macs)

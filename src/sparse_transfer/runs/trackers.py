@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from sparse_transfer.core.canonical import Json
+from sparse_transfer.core.environment import how_to_install
 from sparse_transfer.core.errors import UserError
 from sparse_transfer.core.progress import warn
 from sparse_transfer.runs.events import Event
@@ -75,8 +76,8 @@ class Trackers:
 class WandbTracker:
     """Weights & Biases, grouped as the published runs were.
 
-    Group = data set, job type = ``<checkpoint>-<dataset>``, run name = ``seed_<n>``, keys as published; the project
-    is the published one of the same kind unless another is named. ``mode="offline"`` writes to the run's folder
+    Group = data set, job type, run name (``seed_<n>``) and keys as published; the project is the published one of the
+    same kind unless another is named. ``mode="offline"`` writes to the run's folder
     alone; by default ``WANDB_MODE`` decides. Source: the published scripts and ``utils/`` of sparse-imagenet-transfer.
     """
 
@@ -91,12 +92,12 @@ class WandbTracker:
         try:
             import wandb
         except ImportError:
-            raise UserError("wandb is not installed", do='run pip install "sparse-transfer[wandb]"') from None
+            raise UserError("wandb is not installed", do=how_to_install("wandb")) from None
         identity = record.identity
         self._run = wandb.init(
             project=self._project or published_project(record),
             group=identity.dataset,
-            job_type=f"{identity.checkpoint}-{identity.dataset}",
+            job_type=published_job(record),
             name=f"seed_{identity.seed}",
             config={**identity.to_json(), "architecture": record.architecture},
             dir=str(folder),
@@ -130,9 +131,7 @@ class TensorBoardTracker:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise UserError(
-                "tensorboard is not installed", do='run pip install "sparse-transfer[tensorboard]"'
-            ) from None
+            raise UserError("tensorboard is not installed", do=how_to_install("tensorboard")) from None
         self._writer = SummaryWriter(str(folder if self._root is None else self._root / record.identity.folder))
 
     def log(self, event: Event) -> None:
@@ -150,11 +149,28 @@ class TensorBoardTracker:
 
 
 def published_project(record: RunRecord) -> str:
-    """The W&B project of the published runs of the same kind (scripts; finetune_pre_extracted_features.py)."""
-    base = record.architecture.partition(",")[0] or "unknown"
-    if record.identity.transfer == "linear":
+    """The W&B project of the published runs of the same kind (scripts; finetune_pre_extracted_features.py).
+
+    Heads on augmented pictures were fitted in the runs with DeepSparse; the others' project says "no-data-aug".
+    """
+    base, identity = record.architecture.partition(",")[0] or "unknown", record.identity
+    if identity.transfer == "linear" and identity.settings.get("pictures", "plain") == "plain":
         return f"transfer-pre-extracted-no-data-aug-imgnet-stats-{base.replace('mobilenet_v1', 'mobilenet')}"
-    return f"sparse-{'mobilenet' if base.startswith('mobilenet') else 'imagenet'}-transfer-fullnetwork"
+    family = "mobilenet" if base.startswith("mobilenet") else "imagenet"
+    return f"sparse-{family}-transfer-{'deepsparse' if identity.transfer == 'linear' else 'fullnetwork'}"
+
+
+def published_job(record: RunRecord) -> str:
+    """The W&B job type: ``<checkpoint>[-bicubic]-<dataset>``; of full transfer ``<checkpoint>-<dataset>[-bicubic]``"""
+    identity = record.identity
+    match identity.settings:
+        case {"transforms": {"test": {"preprocessing": {"interpolation": "bicubic"}}}}:
+            bicubic = "-bicubic"
+        case _:
+            bicubic = ""
+    if identity.transfer == "linear":
+        return f"{identity.checkpoint}{bicubic}-{identity.dataset}"
+    return f"{identity.checkpoint}-{identity.dataset}{bicubic}"
 
 
 def _scalars(event: Event) -> dict[str, Json]:

@@ -25,7 +25,7 @@ def held_out(labels: Labels, share: float, seed: int) -> tuple[NDArray[np.int64]
     if not len(out):
         raise UserError(
             "no class has a second training picture, so there is nothing to choose the regularisation on",
-            do="give --l2 (or --lr) one value with --protocol cvpr2022, or more pictures",
+            do="use --protocol cvpr2022, which chooses nothing, or give more pictures",
         )
     return rest, out
 

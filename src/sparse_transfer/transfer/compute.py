@@ -12,6 +12,8 @@ from sparse_transfer.features import Features, View, features
 from sparse_transfer.inference import Compiled, Engine, Numerics, engine
 from sparse_transfer.models import Backbone
 
+DEVICES = ("auto", "cpu", "cuda")
+
 
 @dataclass(frozen=True)
 class Compute:
@@ -28,6 +30,10 @@ class Compute:
     threads: int | None = None
     workers: int | None = None
     cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.device not in DEVICES:  # also where every run is finished, and nothing asks for a device
+            raise _no_device(self.device)
 
     def features(self, backbone: Backbone, split: Split, transform: Transform, view: View | None = None) -> Features:
         """The backbone's features of a split, from the cache where it holds them."""
@@ -74,7 +80,11 @@ def chosen_device(name: str) -> Literal["cpu", "cuda"]:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cpu" or name == "cuda":
         return name
-    raise UserError(f'"{name}" is no device', where="--device", do="it is cpu, cuda or auto")
+    raise _no_device(name)
+
+
+def _no_device(name: str) -> UserError:
+    return UserError(f'"{name}" is no device', where="--device", do="it is cpu, cuda or auto")
 
 
 DEFAULT = Compute()

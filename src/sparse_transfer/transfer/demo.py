@@ -9,7 +9,7 @@ from sparse_transfer import zoo
 from sparse_transfer.checkpoints.file import load
 from sparse_transfer.metrics.comparison import mcnemar
 from sparse_transfer.runs.finished import FinishedRun
-from sparse_transfer.transfer.compute import DEFAULT, Compute
+from sparse_transfer.transfer.compute import Compute
 from sparse_transfer.transfer.linear import linear_transfer
 
 SEED = 21
@@ -23,7 +23,7 @@ class Demo:
     answer: str
 
 
-def demo(runs: str | Path, *, compute: Compute = DEFAULT) -> Demo:
+def demo(runs: str | Path, *, compute: Compute) -> Demo:
     """Transfer every network of the zoo to the digits, protocol ``clean``; runs that are there already are shown."""
     finished = tuple(
         linear_transfer(load(zoo.path(name)), "digits", seeds=[SEED], runs=runs, compute=compute)[0]

@@ -11,6 +11,7 @@ import torch
 from sparse_transfer.checkpoints.file import Checkpoint
 from sparse_transfer.core.errors import UserError
 from sparse_transfer.core.progress import progress
+from sparse_transfer.data.decode import CHECK
 from sparse_transfer.data.loading import batches
 from sparse_transfer.data.readers.found import is_picture, path_bytes, visible_files
 from sparse_transfer.data.split import Split
@@ -85,9 +86,14 @@ def predict(
                 if index in readable:
                     yield Prediction(path, *readable[index])
                 else:
-                    yield Prediction(path, error=str(next(errors)))
+                    yield Prediction(path, error=_shown(next(errors)))
             position += len(loaded) + len(loaded.bad)
             advance(len(loaded) + len(loaded.bad))
+
+
+def _shown(error: UserError) -> str:
+    """Without the advice to check the data set, which these pictures are none of."""
+    return str(UserError(error.what, where=error.where, do=(error.do or "").removesuffix(CHECK).rstrip("; ") or None))
 
 
 def _ranked(head: Head, features: np.ndarray, top: int) -> list[tuple[tuple[str, ...], tuple[float, ...]]]:

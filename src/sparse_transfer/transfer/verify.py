@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sparse_transfer.checkpoints.import_report import Verified
 from sparse_transfer.core.errors import UserError
+from sparse_transfer.data.readers import imagenet
 from sparse_transfer.data.readers.found import is_picture, make_split, path_bytes, subfolders, visible_files
 from sparse_transfer.data.reading import require_folder
 from sparse_transfer.data.split import Split
@@ -17,7 +18,8 @@ from sparse_transfer.transfer.evaluate import aligned, measure
 def verify(network: Network, pictures: str | Path, *, compute: Compute = DEFAULT) -> Verified:
     """Top-1 of the network's own head, on pictures that go through its own preprocessing, EXIF ignored.
 
-    pictures: a folder of class folders, or ImageNet's own with such a folder ``val`` in it. The class folders sorted
+    pictures: a folder of class folders, or ImageNet's own with such a folder ``val`` in it, or with the validation
+    pictures as unpacked and the devkit. The class folders sorted
     by their bytes are the head's classes in order, as ImageNet's WordNet numbers are, unless it knows them by name.
 
     Raises:
@@ -38,8 +40,13 @@ def verify(network: Network, pictures: str | Path, *, compute: Compute = DEFAULT
 
 
 def labelled_pictures(root: Path) -> Split:
-    """Every picture below ``root/val/CLASS``, or ``root/CLASS`` where there is no ``val``, sorted by path."""
+    """Every picture below ``root/val/CLASS``, or ``root/CLASS`` where there is no ``val``, sorted by path.
+
+    Or ImageNet's validation pictures in no class folders, with the devkit, as ``imagenet.read`` takes them.
+    """
     require_folder(root)
+    if (unpacked := imagenet.unpacked(root)) is not None:
+        return imagenet.unpacked_test(root, unpacked)[0]
     place = root / "val" if (root / "val").is_dir() else root
     folders = subfolders(place)
     sizes: dict[str, int] = {}
