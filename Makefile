@@ -42,10 +42,12 @@ setup: $(VENV)/.ready
 
 .tools/bin/uv:
 	@$(PYTHON) -m pip --version >/dev/null 2>&1 || { \
-	  echo "$(PYTHON) has no pip: install it (Debian: apt-get install python3-pip), or give a uv with UV=/path/to/uv" >&2; exit 1; }
+	  echo "there is no $(PYTHON), or it has no pip: install it (Debian: apt-get install python3-pip), or give a uv with UV=/path/to/uv" >&2; exit 1; }
 	$(PYTHON) -m pip install --quiet --upgrade --target .tools uv
 
 $(VENV)/.ready: pyproject.toml constraints.txt $(if $(filter .tools/bin/uv,$(UV)),.tools/bin/uv)
+	@command -v "$(PYTHON)" >/dev/null || { \
+	  echo "there is no $(PYTHON): name a Python 3.11 or newer with PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "$(PYTHON) is older than 3.11: name a newer one with PYTHON=python3.12" >&2; exit 1; }
 	test -x $(BIN)/python || $(uv_env) $(UV) venv --quiet --python "$(PYTHON)" $(VENV)

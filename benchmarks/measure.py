@@ -14,6 +14,7 @@ from datetime import date
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
+BEGAN = time.perf_counter()
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def ratio(slow: list[float], fast: list[float]) -> Ratio:
 
 
 def hardware(threads: int) -> str:
-    """One line: processor, cores, threads used, how busy the machine is, versions, date."""
+    """One line: processor, its instruction set, cores, threads used, how busy the machine is, versions, date."""
     import torch
 
     model = platform.processor() or platform.machine()
@@ -67,7 +68,8 @@ def hardware(threads: int) -> str:
         model = names[0] if names else model
     load = os.getloadavg()[0]
     return (
-        f"{model}, {os.cpu_count()} cores, {threads} thread(s), load {load:.1f},"
+        f"{model} ({torch.backends.cpu.get_cpu_capability()}), {os.cpu_count()} cores, {threads} thread(s),"
+        f" load {load:.1f},"
         f" torch {torch.__version__}, Python {platform.python_version()}, {date.today().isoformat()}"
     )
 
@@ -117,8 +119,9 @@ def use_threads(threads: int) -> None:
 
 
 def report(name: str, threads: int, result: Mapping[str, object], *, save: bool) -> None:
-    """Print ``result`` line by line, with the hardware; and write it down if asked to."""
-    whole = {"benchmark": name, "hardware": hardware(threads), **result}
+    """Print ``result`` line by line, with the hardware and how long it all took; and write it down if asked to."""
+    took = round(time.perf_counter() - BEGAN)
+    whole = {"benchmark": name, "hardware": hardware(threads), **result, "all of it took, s": took}
     for key, value in whole.items():
         print(f"{key}: {value}")
     if save:

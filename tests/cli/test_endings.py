@@ -1,13 +1,16 @@
 """One exit status for each way a command ends, one sentence for each mistake."""
 
 import errno
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from sparse_transfer.cli import main as program
 from sparse_transfer.cli import options
-from sparse_transfer.cli.cache import parse_size, size
+from sparse_transfer.cli.cache import number_of, parse_size, size
 from sparse_transfer.core.errors import Interrupted, UserError
 
 
@@ -107,7 +110,25 @@ def test_a_size_without_sense_is_refused() -> None:
         parse_size("big")
 
 
+def test_one_entry_is_not_entries() -> None:
+    assert [number_of(count) for count in (0, 1, 1200)] == ["0 entries", "1 entry", "1,200 entries"]
+
+
 def test_sizes_are_shown_in_units_of_a_thousand() -> None:
     assert [size(count) for count in (0, 999, 1000, 1_500_000, 2_000_000_000_000_000)] == [
         "0 B", "999 B", "1.0 KB", "1.5 MB", "2000.0 TB",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_wait_asleep_unless_the_user_says_otherwise(before: str | None, after: str) -> None:
+    program_text = (
+        "import atexit, os, sys\n"
+        "from sparse_transfer.cli.main import main\n"
+        "atexit.register(lambda: print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules))\n"
+        "main(['--version'])"
+    )
+    given = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+    given |= {"OMP_WAIT_POLICY": before} if before else {}
+    done = subprocess.run([sys.executable, "-c", program_text], capture_output=True, text=True, check=True, env=given)
+    assert done.stdout.splitlines()[-1] == f"{after} False"  # torch reads it when it is imported

@@ -5,6 +5,7 @@ import os
 import re
 import runpy
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -211,6 +212,15 @@ def test_every_file_that_contributing_names_exists() -> None:
     assert len(named) > 10
     places = (ROOT, ROOT / "src" / "sparse_transfer")
     assert [name for name in sorted(named) if not any((place / name).exists() for place in places)] == []
+
+
+def test_a_source_distribution_holds_what_readme_leads_to() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    held = {*settings["tool"]["hatch"]["build"]["targets"]["sdist"]["include"], *settings["project"]["license-files"]}
+    targets = re.findall(r"\]\(([^)#\s]+)", (ROOT / "README.md").read_text())
+    local = {target.split("/")[0] for target in targets if not target.startswith("https://")}
+    assert "CONTRIBUTING.md" in local
+    assert local - held == set()
 
 
 def test_every_make_target_that_is_shown_exists() -> None:

@@ -83,6 +83,9 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with its status."""
+    # Read when torch loads OpenMP. Threads that spin while they wait for each other cost a busy machine many times
+    # what the work does (docs/log.md).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, _stop)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to stop
         sys.stdout.reconfigure(errors="backslashreplace")

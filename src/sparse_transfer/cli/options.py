@@ -55,7 +55,8 @@ def compute(function: F) -> F:
                 type=click.Choice(["off", "bf16"]),
                 default="off",
                 show_default=True,
-                help="Lower precision for the backbone; a numerics class of its own in cache and records.",
+                help="Lower precision for the backbone, slower on a CPU without instructions for it; a numerics class"
+                " of its own in cache and records.",
             ),
             click.option(
                 "--batch-size",
@@ -207,13 +208,19 @@ def to_compute(**given: Unpack[ComputeOptions]) -> "Compute":
 def shown(summaries: "list[Summary]") -> str:
     """The results table for this terminal: its width, colours where it has them and NO_COLOR is not set."""
     import os
-    import shutil
     import sys
 
-    from sparse_transfer.runs.table import to_text
+    from sparse_transfer.runs.table_text import to_text
 
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    return to_text(summaries, width=max(80, shutil.get_terminal_size((110, 24)).columns), colour=colour)
+    return to_text(summaries, width=width(), colour=colour)
+
+
+def width() -> int:
+    """Columns to print in: the terminal's, 80 at least; 110 where there is none."""
+    import shutil
+
+    return max(80, shutil.get_terminal_size((110, 24)).columns)
 
 
 def seeds(text: str) -> tuple[int, ...]:
