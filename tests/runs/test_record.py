@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from sparse_transfer.metrics.intervals import mean_per_class_interval, wilson
 from sparse_transfer.runs.environment import git_commit, hardware, versions
@@ -118,6 +119,7 @@ def test_hardware_and_versions_are_those_of_this_machine() -> None:
     first = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
     assert hardware().memory_bytes == int(first.split()[1]) * 1024
     assert hardware().cpu
+    assert hardware().instructions == torch.backends.cpu.get_cpu_capability()
     assert "no-such-package" not in versions()
 
 

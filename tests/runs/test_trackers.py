@@ -147,15 +147,19 @@ def test_heads_on_augmented_pictures_are_not_filed_under_no_data_augmentation() 
 
 
 @pytest.mark.parametrize(
-    ("transfer", "interpolation", "job"),
+    ("transfer", "interpolation", "lr", "job"),
     [
-        ("linear", "bilinear", "acdc80-pets"),
-        ("linear", "bicubic", "acdc80-bicubic-pets"),
-        ("full", "bicubic", "acdc80-pets-bicubic"),
+        ("linear", "bilinear", 0.01, "acdc80-pets"),
+        ("linear", "bicubic", 0.01, "acdc80-bicubic-pets"),
+        ("full", "bicubic", 0.01, "acdc80-pets-bicubic"),
+        ("full", "bicubic", 0.001, "acdc80-pets-bicubic-small-lr"),
     ],
 )
-def test_job_types_are_named_as_the_published_ones(transfer: str, interpolation: str, job: str) -> None:
-    settings: dict[str, Json] = {"transforms": {"test": {"preprocessing": {"interpolation": interpolation}}}}
+def test_job_types_are_named_as_the_published_ones(transfer: str, interpolation: str, lr: float, job: str) -> None:
+    settings: dict[str, Json] = {
+        "transforms": {"test": {"preprocessing": {"interpolation": interpolation}}},
+        "training": {"optimiser": {"lr": lr}},
+    }
     of = identity(transfer=transfer, settings=settings)
     assert published_job(RunRecord(of, architecture="resnet50")) == job
 

@@ -210,3 +210,24 @@ def python2_batch(pixels: NDArray[np.uint8], lists: Mapping[str, Sequence[int]])
     for key, values in lists.items():
         items += string(key.encode()) + b"](" + b"".join(number(value) for value in values) + b"e"
     return b"\x80\x02}(" + items + b"u."
+
+
+SYNSET = ("ILSVRC2012_ID", "WNID", "words", "gloss", "num_children", "children", "wordnet_height", "num_train_images")
+
+
+def lay_imagenet_devkit(root: Path, wnids: Sequence[str], truth: Sequence[int]) -> Path:
+    """The devkit's two files: number n is ``wnids[n - 1]``; two numbers more are parents, which are no classes."""
+    data = root / "ILSVRC2012_devkit_t12" / "data"
+    data.mkdir(parents=True)
+    rows = [(wnid, 0.0, np.zeros((1, 0))) for wnid in wnids]
+    rows += [(f"n0000000{parent}", 2.0, np.array([[1.0, 2.0]])) for parent in (1, 2)]
+    synsets = np.zeros((len(rows), 1), dtype=[(field, object) for field in SYNSET])
+    for number, (wnid, count, children) in enumerate(rows, 1):
+        synsets[number - 1, 0] = (float(number), wnid, "one word, another", "a gloss", count, children, 0.0, 1300.0)
+    savemat(data / "meta.mat", {"synsets": synsets})
+    write_lines(data / "ILSVRC2012_validation_ground_truth.txt", map(str, truth))
+    return data
+
+
+def imagenet_name(number: int) -> str:
+    return f"ILSVRC2012_val_{number:08d}.JPEG"

@@ -9,6 +9,7 @@ from sparse_transfer.checkpoints.assembling import assemble, skeleton
 from sparse_transfer.checkpoints.claims import check_claim, check_nm
 from sparse_transfer.checkpoints.file import Origin, is_ours, load, naming
 from sparse_transfer.checkpoints.formats import Decoded, Encoding, Source, Told, encodings, find_source
+from sparse_transfer.checkpoints.formats.cram import STATISTICS
 from sparse_transfer.checkpoints.formats.declared import class_warning, trained_on
 from sparse_transfer.checkpoints.formats.mapping import map_tensors
 from sparse_transfer.checkpoints.formats.masks import Masking, select_, settle
@@ -41,6 +42,12 @@ class Imported:
         facts = replace(self.network.backbone.preprocessing, mean=mean, std=std, channel_order="rgb")
         network = replace(self.network, backbone=replace(self.network.backbone, preprocessing=facts))
         return Imported(network, self.origin, replace(self.report, preprocessing=facts))
+
+    def with_statistics(self, network: Network, pictures: int) -> "Imported":
+        """``network`` in its place: the same, but for BatchNorm statistics that were estimated on so many pictures."""
+        warnings = tuple(warning for warning in self.report.warnings if warning != STATISTICS)
+        note = f"the BatchNorm statistics were estimated anew, on {pictures:,} pictures"
+        return Imported(network, self.origin, replace(self.report, notes=(*self.report.notes, note), warnings=warnings))
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import click
 
-from sparse_transfer.cli import options
+from sparse_transfer.cli import config, options
 
 
 def milestones(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
     """``50,100``."""
     try:
-        return None if value is None else tuple(int(part) for part in value.split(","))
+        return None if value is None else tuple(int(part) for part in value.removesuffix(",").split(","))
     except ValueError:
         raise click.BadParameter(f'"{value}" is no list of epochs') from None
 
@@ -29,7 +29,7 @@ def size(ctx: click.Context, param: click.Parameter, value: str) -> int:
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("dataset")
 @click.option("--config", "-c", type=click.Path(path_type=Path), is_eager=True, expose_value=False,
-              callback=options.from_config, help="TOML file of these options; what is typed goes first.")  # fmt: skip
+              callback=config.from_file, help="TOML file of these options; what is typed goes first.")  # fmt: skip
 @click.option("--protocol", default="clean", show_default=True, help="clean, or cvpr2022: the published rules.")
 @click.option(
     "--seeds", "--seed", default="1", show_default=True, help="How many of the paper's seeds, or a list: 1,2,3"

@@ -20,6 +20,9 @@ from sparse_transfer.cli import options
               help="packed is small; dense holds each weight as it is, for whatever reads safetensors.")  # fmt: skip
 @click.option("--statistics", metavar="DATASET",
               help="Normalise by this data set's mean and std, as the paper's finetuned networks expect.")  # fmt: skip
+@click.option("--recalibrate", type=click.Path(path_type=Path), metavar="FOLDER",
+              help="Estimate BatchNorm's statistics anew, on up to 1,000 pictures of FOLDER/CLASS/*, as CrAM's authors"
+              " do after pruning.")  # fmt: skip
 @click.option("--verify-on", type=click.Path(path_type=Path), metavar="FOLDER",
               help="Measure it on labelled pictures, ImageNet's or FOLDER/CLASS/*, and report top-1.")  # fmt: skip
 @options.as_json
@@ -38,6 +41,7 @@ def command(
     classes: Path | None,
     encoding: str,
     statistics: str | None,
+    recalibrate: Path | None,
     verify_on: Path | None,
     as_json: bool,
     **compute: Unpack[options.ComputeOptions],
@@ -59,10 +63,11 @@ def command(
     from sparse_transfer.transfer.output import require_writable
 
     require_writable(output, source=file)
-    if verify_on is not None:
-        from sparse_transfer.data.reading import require_folder
+    for folder in (recalibrate, verify_on):
+        if folder is not None:
+            from sparse_transfer.data.reading import require_folder
 
-        require_folder(verify_on)
+            require_folder(folder)
     imported = import_checkpoint(
         file,
         architecture=architecture,
@@ -79,6 +84,11 @@ def command(
 
         spec = find_spec(statistics)
         imported = imported.normalised_by(spec.mean, spec.std)
+    if recalibrate is not None:
+        from sparse_transfer.transfer.recalibrate import recalibrated
+
+        estimated = recalibrated(imported.network, recalibrate, compute=options.to_compute(**compute))
+        imported = imported.with_statistics(*estimated)
     report = imported.report
     if verify_on is not None:
         from sparse_transfer.transfer.verify import verify

@@ -140,40 +140,6 @@ def chosen_trackers(log_wandb: bool, log_tensorboard: bool) -> "TrackerFactory":
     return lambda: [*([WandbTracker()] if log_wandb else []), *([TensorBoardTracker()] if log_tensorboard else [])]
 
 
-def from_config(ctx: click.Context, param: click.Parameter, value: Path | None) -> None:
-    """Options of this command from a TOML file, as if they were its defaults: what is typed goes before them."""
-    import tomllib
-
-    from sparse_transfer.core.errors import UserError
-    from sparse_transfer.core.registry import suggestion
-
-    if value is None:
-        return
-    try:
-        given = tomllib.loads(value.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError("there is no such file", where=value) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"it is no TOML ({error})", where=value, do="write lines such as lr = 0.01") from None
-    known = {
-        option.lstrip("-"): parameter
-        for parameter in ctx.command.params
-        if isinstance(parameter, click.Option) and parameter.expose_value
-        for option in parameter.opts
-        if option.startswith("--")
-    }
-    defaults: dict[str, object] = {}
-    for key, setting in given.items():
-        name = key.replace("_", "-")
-        if name not in known:
-            raise UserError(f'no option is called "{key}"', where=value, do=suggestion(name, list(known)))
-        option = known[name]
-        is_list = isinstance(setting, list)
-        spelt = ",".join(map(str, setting)) if is_list and not option.multiple else setting
-        defaults[str(option.name)] = spelt if option.multiple or isinstance(spelt, bool) else str(spelt)
-    ctx.default_map = {**(ctx.default_map or {}), **defaults}
-
-
 def speaks() -> bool:
     """Whether this process prints results: among those that torchrun started, the first one does."""
     import os

@@ -47,10 +47,10 @@ class Registry(Generic[T]):
         return name in self._items
 
 
-def suggestion(name: str, known: list[str]) -> str:
-    """``did you mean "x"?``, or the names there are."""
+def suggestion(name: str, known: list[str], *, otherwise: str | None = None) -> str:
+    """``did you mean "x"?``, or ``otherwise``, which is to list the names there are."""
     lowered = {candidate.lower(): candidate for candidate in known}
     near = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.6)
     if near:
         return f'did you mean "{lowered[near[0]]}"?'
-    return f"there are {listed(sorted(known), most=40)}"
+    return otherwise or f"there are {listed(sorted(known), most=40)}"

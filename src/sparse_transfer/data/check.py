@@ -98,7 +98,9 @@ class CheckReport:
         lines = [_of("classes", self.classes, self.published_classes)]
         for split in self.splits:
             lines.append(_of(f"{split.name} pictures", split.pictures, split.published))
-            if split.empty_classes:
+            if not split.pictures:
+                lines.append("  enough to evaluate, not to train")
+            elif split.empty_classes:
                 count = counted(len(split.empty_classes), "class")
                 lines.append(f"  none in {count}: {listed([*split.empty_classes], most=most)}")
         if self.absent:

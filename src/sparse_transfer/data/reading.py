@@ -43,16 +43,26 @@ def parse(word: str) -> tuple[DatasetSpec, Path]:
     return spec, root
 
 
-def read(spec: DatasetSpec, root: Path) -> Splits:
-    """The splits found under ``root``; no picture is decoded. Of ImageNet, ``train`` may have no picture.
+def read(spec: DatasetSpec, root: Path, *, to_train: bool = False) -> Splits:
+    """The splits found under ``root``; no picture is decoded.
 
     What was left out, and a copy that differs from the published sizes, is said on stderr; the latter also stands in
     ``Splits.partial``.
 
+    to_train: training pictures are needed; without it ``Splits.train`` may be empty, as ImageNet's is in a copy of its
+    validation pictures alone.
+
     Raises:
-        UserError: ``root`` is not a copy of this dataset, in words that say what it is instead.
+        UserError: ``root`` is not a copy of this dataset, in words that say what it is instead, or has no training
+            pictures where they are needed.
     """
     found = find(spec, root)
+    if to_train and not len(found.train):
+        raise UserError(
+            "only the validation pictures are there, and the training pictures are missing",
+            where=root,
+            do="add train/CLASS/* beside the folder val, or use `sparse-transfer evaluate`, which needs none",
+        )
     if found.others:
         count = counted(len(found.others), "file")
         note(f"{root}: left out {count} without a picture extension ({listed(list(found.others))})")
@@ -60,22 +70,6 @@ def read(spec: DatasetSpec, root: Path) -> Splits:
     if partial is not None:
         warn(partial)
     return Splits(spec.name, found.train, found.test, found.val, partial)
-
-
-def read_to_train(spec: DatasetSpec, root: Path) -> Splits:
-    """``read``, of a copy that has training pictures.
-
-    Raises:
-        UserError: it has not, or ``root`` is not a copy of this dataset.
-    """
-    splits = read(spec, root)
-    if not len(splits.train):
-        raise UserError(
-            "only the validation pictures are there, and the training pictures are missing",
-            where=root,
-            do=f"add them as {splits.test.root / 'train'}/CLASS/*, or use `sparse-transfer evaluate`, which takes none",
-        )
-    return splits
 
 
 def dataset(word: str) -> Splits:
@@ -114,10 +108,10 @@ def difference(spec: DatasetSpec, found: Found) -> str | None:
         f"{there:,} of {published:,} {what}"
         for there, published, what in (
             (len(found.train.classes), spec.classes, "classes"),
-            (len(found.train), spec.train_size, "training pictures"),
+            (len(found.train) or spec.train_size, spec.train_size, "training pictures"),
             (len(found.test), spec.test_size, "test pictures"),
         )
-        if published is not None and there != published and (there or what != "training pictures")
+        if published is not None and there != published
     ]
     if found.absent:
         parts.append(f"and not {counted(len(found.absent), 'file')} of its lists ({listed(list(found.absent))})")

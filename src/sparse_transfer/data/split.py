@@ -68,6 +68,7 @@ class Split:
 class Splits:
     """The splits of one dataset as found on disk; all have the same classes.
 
+    train: without a picture in a copy of ImageNet's validation pictures alone.
     partial: one sentence saying what is missing against the published sizes, or None where the copy is whole.
     """
 

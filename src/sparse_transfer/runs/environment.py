@@ -25,16 +25,20 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Hardware:
-    """cpu: its model name.   cores: those this process may use.   memory_bytes: of the machine.   gpu: its name."""
+    """cpu: its model name.   cores: those this process may use.   memory_bytes: of the machine.   gpu: its name.
+
+    instructions: the widest set that torch uses on this CPU, as in ``AVX2``: a time says little without it.
+    """
 
     cpu: str
     cores: int
     memory_bytes: int | None = None
     gpu: str | None = None
+    instructions: str | None = None
 
 
 def hardware() -> Hardware:
-    return Hardware(_cpu_model(), available_cores(), memory_bytes(), _gpu())
+    return Hardware(_cpu_model(), available_cores(), memory_bytes(), _gpu(), _instructions())
 
 
 def versions() -> dict[str, str]:
@@ -76,8 +80,13 @@ def _cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+def _instructions() -> str | None:
+    torch = sys.modules.get("torch")  # a run has imported it; nothing else should
+    return None if torch is None else str(torch.backends.cpu.get_cpu_capability())
+
+
 def _gpu() -> str | None:
-    torch = sys.modules.get("torch")  # a run that uses a GPU has imported it; nothing else should
+    torch = sys.modules.get("torch")
     try:
         return str(torch.cuda.get_device_name()) if torch is not None and torch.cuda.is_available() else None
     except RuntimeError:  # a driver that does not answer

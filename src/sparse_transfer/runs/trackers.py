@@ -161,7 +161,9 @@ def published_project(record: RunRecord) -> str:
 
 
 def published_job(record: RunRecord) -> str:
-    """The W&B job type: ``<checkpoint>[-bicubic]-<dataset>``; of full transfer ``<checkpoint>-<dataset>[-bicubic]``"""
+    """The W&B job type: ``<checkpoint>[-bicubic]-<dataset>``; of a full transfer
+    ``<checkpoint>-<dataset>[-bicubic][-small-lr]``, where the small learning rate is the published 0.001.
+    """
     identity = record.identity
     match identity.settings:
         case {"transforms": {"test": {"preprocessing": {"interpolation": "bicubic"}}}}:
@@ -170,7 +172,12 @@ def published_job(record: RunRecord) -> str:
             bicubic = ""
     if identity.transfer == "linear":
         return f"{identity.checkpoint}{bicubic}-{identity.dataset}"
-    return f"{identity.checkpoint}-{identity.dataset}{bicubic}"
+    match identity.settings:
+        case {"training": {"optimiser": {"lr": 0.001}}}:
+            small = "-small-lr"
+        case _:
+            small = ""
+    return f"{identity.checkpoint}-{identity.dataset}{bicubic}{small}"
 
 
 def _scalars(event: Event) -> dict[str, Json]:

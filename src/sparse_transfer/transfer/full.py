@@ -17,7 +17,7 @@ from sparse_transfer.checkpoints.file import Checkpoint, load, save
 from sparse_transfer.core.canonical import Json
 from sparse_transfer.core.errors import UserError
 from sparse_transfer.core.progress import note, set_quiet
-from sparse_transfer.data.reading import parse, read_to_train
+from sparse_transfer.data.reading import parse, read
 from sparse_transfer.data.specs import DatasetSpec
 from sparse_transfer.data.split import Splits, stratified_indices
 from sparse_transfer.data.subset import subset
@@ -96,7 +96,7 @@ def finetune(
     checkpoint = Checkpoint.of(checkpoint)
     plan = plan or FullPlan.of()
     spec, root = parse(dataset)
-    splits = read_to_train(spec, root)
+    splits = read(spec, root, to_train=True)
     if shots is not None or fraction is not None:
         splits = subset(splits, shots=shots, fraction=fraction)
     if output is not None:

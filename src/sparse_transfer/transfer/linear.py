@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sparse_transfer.checkpoints.file import Checkpoint, save
 from sparse_transfer.core.progress import note
-from sparse_transfer.data.reading import parse, read_to_train
+from sparse_transfer.data.reading import parse, read
 from sparse_transfer.data.specs import DatasetSpec
 from sparse_transfer.data.split import Splits
 from sparse_transfer.data.subset import subset
@@ -64,7 +64,7 @@ def linear_transfer(
     checkpoint = Checkpoint.of(checkpoint)
     plan = plan or Plan.of()
     spec, root = parse(dataset)
-    splits = read_to_train(spec, root)
+    splits = read(spec, root, to_train=True)
     if shots is not None or fraction is not None:
         splits = subset(splits, shots=shots, fraction=fraction)
     records = [

@@ -19,7 +19,7 @@ from sparse_transfer.checkpoints.readers.container import LazyTensor
 DENSE = "CrAM's networks are published dense, to be pruned when they are used: --sparsity or --nm prunes this one"
 STATISTICS = (
     "the BatchNorm statistics are the dense network's; CrAM's authors state accuracies after estimating them anew on"
-    " 1,000 training pictures, so this network is less accurate than theirs"
+    " 1,000 training pictures, so this network is less accurate than theirs: --recalibrate FOLDER does the same"
 )
 EVERY_LAYER = "every convolution and the classifier are pruned, {}, as CrAM's authors do by default"
 

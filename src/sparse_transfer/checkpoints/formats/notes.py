@@ -148,8 +148,8 @@ ENCODINGS: Mapping[str, EncodingNote] = {
     "cram": EncodingNote(
         "`--method cram`",
         "nowhere: magnitude, over all layers together",
-        "the file is dense, and stays so unless asked; accuracy is below the published one, whose BatchNorms were"
-        " estimated anew",
+        "the file is dense, and stays so unless asked; accuracy is below the published one until `--recalibrate`"
+        " estimates BatchNorm anew",
         say="`--method cram` with `--sparsity` or `--nm`",
     ),
     "sr_ste": EncodingNote(

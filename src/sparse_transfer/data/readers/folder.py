@@ -44,12 +44,12 @@ def read_parts(root: Path, *, test_names: Sequence[str] = TEST_NAMES, instead_of
         raise _no_parts(root, test_names, instead_of)
     test_name = next(name for name in test_names if (root / name).is_dir())
     train, test = _class_tree(root, "train"), _class_tree(root, test_name)
-    _same_classes(root, train, test)
+    _same_classes(root, train.split, test.split)
     val = None
     if test_name == "test":
         val = next((_class_tree(root, name) for name in VAL_NAMES if (root / name).is_dir()), None)
     if val is not None:
-        _same_classes(root, train, val)
+        _same_classes(root, train.split, val.split)
         val = replace(val, split=replace(val.split, name="val"))
     return Found(
         train.split,
@@ -57,6 +57,21 @@ def read_parts(root: Path, *, test_names: Sequence[str] = TEST_NAMES, instead_of
         val.split if val else None,
         others=train.others + (val.others if val else ()) + test.others,
     )
+
+
+def read_test(root: Path, part: str) -> Found:
+    """``root/part/CLASS/*`` alone, as the test split."""
+    test = _class_tree(root, part, "test")
+    return Found(test.split.take([], "train"), test.split, others=test.others)
+
+
+def with_train(root: Path, test: Split) -> Found:
+    """A test split that came in another way, and ``root/train/CLASS/*`` if that is there."""
+    if not (root / "train").is_dir():
+        return Found(test.take([], "train"), test)
+    train = _class_tree(root, "train")
+    _same_classes(root, train.split, test)
+    return Found(train.split, test, others=train.others)
 
 
 def read_folder(root: Path) -> Found:
@@ -106,8 +121,11 @@ class _ClassTree:
     others: tuple[str, ...]
 
 
-def _class_tree(root: Path, part: str) -> _ClassTree:
-    """Every picture of ``root/part/CLASS``, sorted by the bytes of its path relative to ``root``."""
+def _class_tree(root: Path, part: str, name: str | None = None) -> _ClassTree:
+    """Every picture of ``root/part/CLASS``, sorted by the bytes of its path relative to ``root``.
+
+    name: of the split; default ``part``, or ``train`` where that is empty.
+    """
     folders = subfolders(root / part)
     if not folders:
         raise _no_classes(root / part)
@@ -116,24 +134,24 @@ def _class_tree(root: Path, part: str) -> _ClassTree:
     others: list[str] = []
     for label, folder in enumerate(folders):
         prefix = folder.relative_to(root).as_posix()
-        for name, size in visible_files(folder):
-            if size is not None and is_picture(name):
-                sizes[f"{prefix}/{name}"] = size
-                labels[f"{prefix}/{name}"] = label
+        for file, size in visible_files(folder):
+            if size is not None and is_picture(file):
+                sizes[f"{prefix}/{file}"] = size
+                labels[f"{prefix}/{file}"] = label
             else:
-                others.append(f"{prefix}/{name}")
+                others.append(f"{prefix}/{file}")
     order = sorted(sizes, key=path_bytes)
     classes = [folder.name for folder in folders]
     split = make_split(
-        part or "train", root, {path: sizes[path] for path in order}, [labels[path] for path in order], classes
+        name or part or "train", root, {path: sizes[path] for path in order}, [labels[path] for path in order], classes
     )
-    empty = [name for name, count in zip(classes, split.counts().tolist(), strict=True) if not count]
+    empty = [label for label, count in zip(classes, split.counts().tolist(), strict=True) if not count]
     if not sizes:
         raise UserError(
             f"{counted(len(classes), 'class folder')} without one picture", where=root / part, do=_picture_names(others)
         )
     # Metrics name a class without test pictures and leave it out; one without training pictures cannot be learnt.
-    if empty and part in ("", "train"):
+    if empty and split.name == "train":
         raise UserError(
             f"no pictures in {len(empty):,} of {counted(len(classes), 'class folder')} ({listed(empty)})",
             where=root / part,
@@ -142,9 +160,9 @@ def _class_tree(root: Path, part: str) -> _ClassTree:
     return _ClassTree(split, tuple(sorted(others, key=path_bytes)))
 
 
-def _same_classes(root: Path, train: _ClassTree, other: _ClassTree) -> None:
-    known, seen = set(train.split.classes), set(other.split.classes)
-    name = other.split.name
+def _same_classes(root: Path, train: Split, other: Split) -> None:
+    known, seen = set(train.classes), set(other.classes)
+    name = other.name
     if known == seen:
         return
     differences = [

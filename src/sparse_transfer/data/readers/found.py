@@ -18,6 +18,8 @@ PICTURE_EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm",
 class Found:
     """The splits that are there, and what is worth saying of them.
 
+    train: without one picture, but with the classes, where a copy has the test pictures alone.
+
     absent: files that the dataset's own lists name and the disk has not, relative to the root; left out.
     others: visible files among the pictures that are not pictures by their extension, or broken links; left out.
     """
@@ -101,22 +103,26 @@ def read_lines(path: Path) -> list[str]:
 
 def listed_splits(base: Path, train: Mapping[str, int], test: Mapping[str, int], classes: Sequence[str]) -> Found:
     """The splits that an official list gives: {path relative to ``base``: label}; pictures not on disk are left out."""
-    parts: list[Split] = []
-    absent: list[str] = []
-    for name, labels in (("train", train), ("test", test)):
-        sizes = {path: _size(base / path) for path in sorted(labels, key=path_bytes)}
-        there = {path: size for path, size in sizes.items() if size is not None}
-        missing = [path for path, size in sizes.items() if size is None]
-        if not there:
-            first = f' (first: "{missing[0]}")' if missing else ""
-            raise UserError(
-                f"none of the {len(labels):,} {name} pictures that its lists name is there{first}",
-                where=base,
-                do="unpack the pictures beside the lists",
-            )
-        parts.append(make_split(name, base, there, [labels[path] for path in there], classes))
-        absent += missing
-    return Found(parts[0], parts[1], absent=tuple(absent))
+    train_split, no_train = listed_split("train", base, train, classes)
+    test_split, no_test = listed_split("test", base, test, classes)
+    return Found(train_split, test_split, absent=(*no_train, *no_test))
+
+
+def listed_split(
+    name: str, base: Path, labels: Mapping[str, int], classes: Sequence[str]
+) -> tuple[Split, tuple[str, ...]]:
+    """One such split, and the listed pictures that are not on disk."""
+    sizes = {path: _size(base / path) for path in sorted(labels, key=path_bytes)}
+    there = {path: size for path, size in sizes.items() if size is not None}
+    missing = tuple(path for path, size in sizes.items() if size is None)
+    if not there:
+        first = f' (first: "{missing[0]}")' if missing else ""
+        raise UserError(
+            f"none of the {len(labels):,} {name} pictures that its lists name is there{first}",
+            where=base,
+            do="unpack the pictures beside the lists",
+        )
+    return make_split(name, base, there, [labels[path] for path in there], classes), missing
 
 
 def make_split(
