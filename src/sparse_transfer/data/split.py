@@ -83,6 +83,12 @@ class Splits:
             if split is not None and split.classes != self.train.classes:
                 raise ValueError("the splits differ in their classes")
 
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Of each split that is there, by ``train``, ``test``, ``val``: part of a run's identity."""
+        parts = {"train": self.train, "test": self.test} | ({"val": self.val} if self.val else {})
+        return {name: split.fingerprint for name, split in parts.items()}
+
 
 def stratified_part(split: Split, share: float, seed: int, *, name: str | None = None) -> tuple[Split, Split]:
     """Cut ``split`` in two: (the rest, about ``share`` of every class), by the rule of ``stratified_indices``."""

@@ -7,7 +7,21 @@ from numpy.typing import NDArray
 
 from sparse_transfer.core.errors import UserError, listed
 from sparse_transfer.data.readers.found import counted
+from sparse_transfer.data.reading import parse, read
+from sparse_transfer.data.specs import DatasetSpec
 from sparse_transfer.data.split import Split, Splits
+
+
+def read_to_train(word: str, *, shots: int | None = None, fraction: float | None = None) -> tuple[DatasetSpec, Splits]:
+    """The spec and the splits that ``NAME[:ROOT]`` names, less the training pictures that are not wanted.
+
+    Raises ``UserError`` as ``parse``, ``read`` and ``subset`` do.
+    """
+    spec, root = parse(word)
+    splits = read(spec, root, to_train=True)
+    if shots is None and fraction is None:
+        return spec, splits
+    return spec, subset(splits, shots=shots, fraction=fraction)
 
 
 def subset(splits: Splits, *, shots: int | None = None, fraction: float | None = None, seed: int = 0) -> Splits:

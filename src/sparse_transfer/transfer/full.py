@@ -17,10 +17,9 @@ from sparse_transfer.checkpoints.file import Checkpoint, load, save
 from sparse_transfer.core.canonical import Json
 from sparse_transfer.core.errors import UserError
 from sparse_transfer.core.progress import note, set_quiet
-from sparse_transfer.data.reading import parse, read
 from sparse_transfer.data.specs import DatasetSpec
 from sparse_transfer.data.split import Splits, stratified_indices
-from sparse_transfer.data.subset import subset
+from sparse_transfer.data.subset import read_to_train
 from sparse_transfer.models import Head, Network
 from sparse_transfer.runs.finished import FinishedRun
 from sparse_transfer.runs.identity import RunIdentity
@@ -95,10 +94,7 @@ def finetune(
         raise UserError("PyTorch finds no CUDA device", where="--device cuda", do="use --device cpu")
     checkpoint = Checkpoint.of(checkpoint)
     plan = plan or FullPlan.of()
-    spec, root = parse(dataset)
-    splits = read(spec, root, to_train=True)
-    if shots is not None or fraction is not None:
-        splits = subset(splits, shots=shots, fraction=fraction)
+    spec, splits = read_to_train(dataset, shots=shots, fraction=fraction)
     if output is not None:
         require_writable(Path(output), source=checkpoint.path)
     torch.set_num_threads(execution.cores)
@@ -137,8 +133,7 @@ def _opened(
 
 
 def _identity(job: Job, seed: int) -> RunIdentity:
-    checkpoint, spec, plan, splits = job.checkpoint, job.spec, job.plan, job.splits
-    parts = {"train": splits.train, "test": splits.test} | ({"val": splits.val} if splits.val else {})
+    checkpoint, spec, plan = job.checkpoint, job.spec, job.plan
     settings: dict[str, Json] = {
         **plan.to_json(spec),
         "transforms": plan.transforms(checkpoint.backbone.preprocessing, spec).to_json(),
@@ -153,7 +148,7 @@ def _identity(job: Job, seed: int) -> RunIdentity:
         dataset=spec.name,
         checkpoint=checkpoint.name,
         checkpoint_digest=checkpoint.digest,
-        splits={name: split.fingerprint for name, split in parts.items()},
+        splits=job.splits.fingerprints,
         protocol=plan.protocol.name,
         settings=settings,
         seed=seed,

@@ -11,10 +11,9 @@ from pathlib import Path
 
 from sparse_transfer.checkpoints.file import Checkpoint, save
 from sparse_transfer.core.progress import note
-from sparse_transfer.data.reading import parse, read
 from sparse_transfer.data.specs import DatasetSpec
 from sparse_transfer.data.split import Splits
-from sparse_transfer.data.subset import subset
+from sparse_transfer.data.subset import read_to_train
 from sparse_transfer.models import Head, Network
 from sparse_transfer.runs.finished import FinishedRun
 from sparse_transfer.runs.identity import RunIdentity
@@ -63,10 +62,7 @@ def linear_transfer(
     """
     checkpoint = Checkpoint.of(checkpoint)
     plan = plan or Plan.of()
-    spec, root = parse(dataset)
-    splits = read(spec, root, to_train=True)
-    if shots is not None or fraction is not None:
-        splits = subset(splits, shots=shots, fraction=fraction)
+    spec, splits = read_to_train(dataset, shots=shots, fraction=fraction)
     records = [
         RunRecord.now(
             _identity(checkpoint, spec, splits, plan, seed, compute),
@@ -98,13 +94,12 @@ def linear_transfer(
 def _identity(
     checkpoint: Checkpoint, spec: DatasetSpec, splits: Splits, plan: Plan, seed: int, compute: Compute
 ) -> RunIdentity:
-    parts = {"train": splits.train, "test": splits.test} | ({"val": splits.val} if splits.val else {})
     return RunIdentity(
         transfer="linear",
         dataset=spec.name,
         checkpoint=checkpoint.name,
         checkpoint_digest=checkpoint.digest,
-        splits={name: split.fingerprint for name, split in parts.items()},
+        splits=splits.fingerprints,
         protocol=plan.protocol.name,
         settings={**plan.to_json(), "transforms": plan.transforms(checkpoint.backbone, spec).to_json()},
         seed=seed,
