@@ -65,7 +65,7 @@ test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long" -n 2 --dist loadfile
 
 test-long: setup
-	$(BIN)/python -m pytest -m long --timeout 5400
+	$(BIN)/python -m pytest -m long -n 2 --dist loadfile --timeout 5400
 
 check: setup
 	$(BIN)/ruff format --check src tests benchmarks tools
