@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sparse_transfer.training.learner import Learner
 from sparse_transfer.training.optimiser import OptimiserSettings
 from sparse_transfer.training.settings import TrainSettings
 from sparse_transfer.training.state import Damaged, Position, State, States, read_state
@@ -99,17 +100,22 @@ def test_it_is_time_to_save_by_the_clock_and_at_ends_that_are_worth_it(
     assert states.due(epoch_ends=False)
 
 
+def handed_on(made: Learner, again: Learner, folder: Path) -> None:
+    """``again`` takes up, from a file, where ``made`` is."""
+    states = States(folder, "run")
+    states.save(State(Position(), *made.state()))
+    found = states.newest()
+    assert found is not None
+    again.restore(dict(found.tensors), dict(found.scalars))
+
+
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_a_learner_goes_on_exactly_from_its_state(tmp_path: Path, name: str) -> None:
     settings = TrainSettings(optimiser=OptimiserSettings(name, lr=0.1), average=0.9)  # type: ignore[arg-type]
     whole, first, second = (learner(settings) for _ in range(3))
     steps(whole, 5)
     steps(first, 2)
-    states = States(tmp_path, "run")
-    states.save(State(Position(), *first.state()))
-    found = states.newest()
-    assert found is not None
-    second.restore(dict(found.tensors), dict(found.scalars))
+    handed_on(first, second, tmp_path)
     for number in range(2, 5):
         second.update([part(number)], 8, 1.0)
     ours, theirs = second.state()[0], whole.state()[0]
@@ -122,11 +128,7 @@ def test_what_the_optimiser_remembers_lies_in_memory_as_before(tmp_path: Path) -
     """Channels last like its weight: on CUDA torch updates tensors of different formats one by one."""
     made, again = (learner(execution=replace(CPU, channels_last=True)) for _ in range(2))
     steps(made, 1)
-    states = States(tmp_path, "run")
-    states.save(State(Position(), *made.state()))
-    found = states.newest()
-    assert found is not None
-    again.restore(dict(found.tensors), dict(found.scalars))
+    handed_on(made, again, tmp_path)
     weight, before = (
         again.model.get_parameter("backbone.conv1.weight"),
         made.model.get_parameter("backbone.conv1.weight"),

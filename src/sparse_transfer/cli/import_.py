@@ -60,13 +60,12 @@ def command(
     from sparse_transfer.checkpoints.file import save
     from sparse_transfer.checkpoints.importing import import_checkpoint
     from sparse_transfer.core.files import read_lines
+    from sparse_transfer.data.reading import require_folder
     from sparse_transfer.transfer.output import require_writable
 
     require_writable(output, source=file)
     for folder in (recalibrate, verify_on):
         if folder is not None:
-            from sparse_transfer.data.reading import require_folder
-
             require_folder(folder)
     imported = import_checkpoint(
         file,

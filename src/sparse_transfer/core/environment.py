@@ -84,9 +84,9 @@ def library(name: str, *, needed: bool) -> Finding:
         return Finding(name, "ok", metadata.version(name))
     except metadata.PackageNotFoundError:
         remedy = how_to_install(name, needed=needed)
-        return (
-            Finding(name, "broken", "not installed", remedy) if needed else Finding(name, "missing", "optional", remedy)
-        )
+        if needed:
+            return Finding(name, "broken", "not installed", remedy)
+        return Finding(name, "missing", "optional", remedy)
 
 
 def hardware() -> Finding:

@@ -145,7 +145,7 @@ def _class_tree(root: Path, part: str, name: str | None = None) -> _ClassTree:
     split = make_split(
         name or part or "train", root, {path: sizes[path] for path in order}, [labels[path] for path in order], classes
     )
-    empty = [label for label, count in zip(classes, split.counts().tolist(), strict=True) if not count]
+    empty = [class_name for class_name, count in zip(classes, split.counts().tolist(), strict=True) if not count]
     if not sizes:
         raise UserError(
             f"{counted(len(classes), 'class folder')} without one picture", where=root / part, do=_picture_names(others)
