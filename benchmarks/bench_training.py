@@ -1,26 +1,22 @@
-"""What does holding the mask cost, in a training step, in memory and between epochs; and how fast is the whole loop?
+"""What does holding the mask cost: in a training step, in memory and between epochs?
 
 - step: what holding the mask adds to an update. It is the same whatever the update sees, so it is measured where it
   stands out, on few and small pictures (``--step-batch``, ``--step-size``): single updates with a mask over 80 % of the
   weights and without any, in ABBA order, so that what drifts hits both alike; the median difference of the quadruples
   with its 95 % interval (sign test). Processor time beside the wall clock, which the neighbours stretch. As a share: of
   a whole update of ``--batch`` pictures of 224 px, timed among them;
-- memory: the highest anonymous memory of updates of ``--batch`` pictures, in processes of their own, in turn;
-- bookkeeping: audit, counting zeros and a saved state, as a share of an epoch of pets' 3,680 training pictures;
-- loop: pictures per second from files, against timm's train.py with the same network, batch, precision and augmentation
-  (``--timm PATH/train.py``, of a checkout of huggingface/pytorch-image-models; without it, ours alone).
+- memory: the most that updates of ``--batch`` pictures take, in processes of their own, in turn: anonymous memory, or
+  on CUDA what torch allocates there;
+- bookkeeping: audit, counting zeros and a saved state, as a share of an epoch of pets' 3,680 training pictures.
 
-    python benchmarks/bench_training.py [--architecture resnet50] [--batch 32] [--threads 2] [--timm train.py] [--save]
+    python benchmarks/bench_training.py [--architecture resnet50] [--batch 32] [--threads 2] [--save]
+    python benchmarks/bench_training.py --device cuda --amp bf16 --batch 128 --step-batch 128 --step-size 224 [--save]
 
-On two quiet cores all of it takes some eight minutes, with timm's; ``--only step`` or ``--only memory`` two.
+On two quiet cores all of it takes some four minutes; ``--only step`` or ``--only memory`` two.
 """
 
 import multiprocessing
-import os
-import re
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,19 +24,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import measure
-import numpy as np
 import torch
-from PIL import Image
 from scipy.stats import binom
 from torch import nn
 
-from sparse_transfer.data.reading import dataset
-from sparse_transfer.data.transforms import evaluation, training
 from sparse_transfer.models import Backbone
 from sparse_transfer.sparsity import Mask, prunable_weights
 from sparse_transfer.training.distributed import Group
 from sparse_transfer.training.learner import Learner, Part
-from sparse_transfer.training.loop import Task, train
 from sparse_transfer.training.model import Trainable
 from sparse_transfer.training.settings import Execution, TrainSettings
 from sparse_transfer.training.state import Position, State, States
@@ -57,43 +48,42 @@ def main() -> None:
     parser = measure.arguments(__doc__)
     parser.add_argument("--architecture", default="resnet50")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--pictures", type=int, default=160, help="of one epoch of the loop")
     parser.add_argument("--step-batch", type=int, default=4, help="pictures of an update that is timed")
     parser.add_argument("--step-size", type=int, default=128, help="their side, px")
     parser.add_argument("--step-seconds", type=float, default=90, help="how long updates are timed")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--amp", choices=["off", "bf16", "fp16"], default="off")
     parser.add_argument("--only", choices=["step", "memory"], help="leave all else out")
-    parser.add_argument("--timm", type=Path, help="timm's train.py")
     options = parser.parse_args()
     measure.use_threads(options.threads)
     name, batch = options.architecture, options.batch
+    execution = Execution(options.device, options.amp, threads=options.threads)
+    what = "training" if options.device == "cpu" else "training_cuda"
+    settings = f"{name}, {execution.numerics}, batch {batch} of 224 px"
+    result: dict[str, object] = {"settings": settings}
     if options.only == "memory":
-        measure.report("training_memory", options.threads, peaks(name, options.threads, batch), save=options.save)
+        result |= peaks(name, execution, batch)
+        measure.report(f"{what}_memory", options.threads, result, save=options.save)
         return
 
-    masked, plain = (learner(name, sparsity, options.threads) for sparsity in (0.8, None))
+    masked, plain = (learner(name, sparsity, execution) for sparsity in (0.8, None))
     with_mask, without = (step(made, options.step_batch, options.step_size) for made in (masked, plain))
     updates = Updates.timed(with_mask, without, step(plain, batch), seconds=options.step_seconds)
-    result: dict[str, object] = {
-        "step, settings": f"{name}, fp32, {options.step_batch} x {options.step_size} px; whole: {batch} x 224 px",
-        **{f"step, {clock}": updates.told(clock) for clock in CLOCKS},
-    }
+    result["step, of"] = f"{options.step_batch} pictures of {options.step_size} px"
+    result |= {f"step, {clock}": updates.told(clock) for clock in CLOCKS}
     if options.only == "step":
-        measure.report("training_step", options.threads, result, save=options.save)
+        measure.report(f"{what}_step", options.threads, result, save=options.save)
         return
     an_epoch = updates.whole_s("wall clock") * EPOCH / batch
     between = bookkeeping(masked)
-    result |= peaks(name, options.threads, batch) | {
+    result |= peaks(name, execution, batch) | {
         "between epochs, seconds": {what: round(spent, 3) for what, spent in between.items()},
         "between epochs, share of an epoch of 3,680 pictures": round(sum(between.values()) / an_epoch, 5),
     }
-    rates = loop(name, batch, options.pictures, options.threads, options.timm)
-    result["loop, pictures per second"] = {case: round(statistics.median(values), 2) for case, values in rates.items()}
-    if "timm" in rates:
-        result["loop, ours over timm's"] = measure.ratio(rates["ours"], rates["timm"])
-    measure.report("training", options.threads, result, save=options.save)
+    measure.report(what, options.threads, result, save=options.save)
 
 
-def learner(name: str, sparsity: float | None, threads: int) -> Learner:
+def learner(name: str, sparsity: float | None, execution: Execution) -> Learner:
     """The network with random zeros, held or not: where they are makes no difference to a dense step."""
     torch.manual_seed(0)
     backbone = Backbone.create(name)
@@ -102,13 +92,20 @@ def learner(name: str, sparsity: float | None, threads: int) -> Learner:
             weight.data[torch.rand_like(weight) < sparsity] = 0
     mask = Mask.none() if sparsity is None else Mask.from_zeros(backbone.module)
     model = Trainable(backbone.module, nn.Linear(backbone.feature_dim, CLASSES))
-    return Learner(model, mask, TrainSettings(), Execution(threads=threads), Group())
+    return Learner(model, mask, TrainSettings(), execution, Group())
 
 
-def step(made: Learner, batch: int, size: int = 224) -> Callable[[], object]:
-    images = torch.randn(batch, 3, size, size).to(memory_format=torch.channels_last)
-    part = Part(images, torch.randint(CLASSES, (batch,)))
-    return lambda: made.update([part], batch, 1.0)
+def step(made: Learner, batch: int, size: int = 224) -> Case:
+    """An update, and on CUDA its end."""
+    images = torch.randn(batch, 3, size, size).to(made.device, memory_format=torch.channels_last)
+    part = Part(images, torch.randint(CLASSES, (batch,)).to(made.device))
+
+    def run() -> None:
+        made.update([part], batch, 1.0)
+        if made.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return run
 
 
 @dataclass(frozen=True)
@@ -160,31 +157,30 @@ def sign_test_ranks(n: int) -> tuple[int, int]:
     return max(k - 1, 0), min(n - k, n - 1)
 
 
-def peaks(name: str, threads: int, batch: int) -> dict[str, object]:
+def peaks(name: str, execution: Execution, batch: int) -> dict[str, object]:
     """Medians of processes with and without a mask, in turn, and the ratio of each pair: allocators vary by some %."""
-    pairs = [[memory(name, sparsity, threads, batch) for sparsity in (0.8, None)] for _ in range(3)]
+    pairs = [[memory(name, sparsity, execution, batch) for sparsity in (0.8, None)] for _ in range(3)]
     masked, plain = (int(statistics.median(case)) for case in zip(*pairs, strict=True))
     return {
-        "settings": f"{name}, batch {batch}, 224 px, fp32",
         "peak memory, MB": {"masked": masked // 2**20, "plain": plain // 2**20},
         "peak memory, masked over plain": sorted(round(a / b, 3) for a, b in pairs),
     }
 
 
-def memory(name: str, sparsity: float | None, threads: int, batch: int) -> int:
-    """Bytes of anonymous memory that two updates need, in a fresh process; the second has momentum."""
+def memory(name: str, sparsity: float | None, execution: Execution, batch: int) -> int:
+    """Bytes that two updates need, in a fresh process; the second has momentum."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
-        return pool.apply(peak_of_updates, (name, sparsity, threads, batch))
+        return pool.apply(peak_of_updates, (name, sparsity, execution, batch))
 
 
-def peak_of_updates(name: str, sparsity: float | None, threads: int, batch: int) -> int:
-    measure.use_threads(threads)
+def peak_of_updates(name: str, sparsity: float | None, execution: Execution, batch: int) -> int:
+    measure.use_threads(execution.cores)
     with measure.anonymous_peak() as peak:
-        run = step(learner(name, sparsity, threads), batch)
+        run = step(learner(name, sparsity, execution), batch)
         run()
         run()
-        return int(peak())
+        return torch.cuda.max_memory_allocated() if execution.device == "cuda" else int(peak())
 
 
 def bookkeeping(made: Learner) -> dict[str, float]:
@@ -203,57 +199,6 @@ def timed(case: Callable[[], object]) -> float:
     began = time.perf_counter()
     case()
     return time.perf_counter() - began
-
-
-def loop(name: str, batch: int, pictures: int, threads: int, timm: Path | None) -> dict[str, list[float]]:
-    """Pictures per second of one epoch each, from JPEG files of 500 × 375 px, three times in turn."""
-    rates: dict[str, list[float]] = {"ours": []} | ({"timm": []} if timm else {})
-    with tempfile.TemporaryDirectory() as place:
-        folder = made_pictures(Path(place), pictures)
-        for _ in range(3):
-            rates["ours"].append(our_loop(name, batch, folder, threads))
-            if timm:
-                rates["timm"].append(timm_loop(name, batch, folder, threads, timm, Path(place)))
-    return rates
-
-
-def our_loop(name: str, batch: int, folder: Path, threads: int) -> float:
-    made = learner(name, 0.8, threads)
-    settings = TrainSettings(epochs=1, batch_size=batch)
-    made.settings = settings
-    splits = dataset(f"folder:{folder}")
-    facts = Backbone.create(name).preprocessing
-    task = Task(splits.train, training(facts), splits.test, evaluation(facts), selects=False)
-    trained = train(made, task, States(None, "run"), 0, lambda event: None)
-    return len(splits.train) / trained.position.seconds["train"]
-
-
-def timm_loop(name: str, batch: int, folder: Path, threads: int, script: Path, place: Path) -> float:
-    """What timm's own log says of the epoch's rate, its average over all batches."""
-    words = [
-        sys.executable, str(script), "--data-dir", str(folder), "--train-split", "train", "--val-split", "test",
-        "--model", name, "--num-classes", str(CLASSES), "-b", str(batch), "--epochs", "1", "--device", "cpu",
-        "--workers", str(threads), "--opt", "sgd", "--lr", "0.001", "--weight-decay", "5e-4", "--sched", "step",
-        "--warmup-epochs", "0", "--smoothing", "0", "--color-jitter", "0", "--train-interpolation", "bilinear",
-        "--channels-last", "--log-interval", "1", "--output", str(place / "timm"),
-    ]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
-    found = re.findall(r"Train: 0 .*?\(\s*[\d.]+s,\s*([\d.]+)/s\)", done.stdout + done.stderr)
-    if not found:
-        raise SystemExit(f"timm's train.py printed no rate:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return float(found[-1])
-
-
-def made_pictures(place: Path, count: int) -> Path:
-    rng = np.random.default_rng(0)
-    for part, number in (("train", count), ("test", 2 * CLASSES)):
-        for index in range(number):
-            folder = place / "pictures" / part / f"class{index % CLASSES}"
-            folder.mkdir(parents=True, exist_ok=True)
-            small = Image.fromarray(rng.integers(0, 256, (38, 50, 3), dtype=np.uint8))
-            small.resize((500, 375)).save(folder / f"{index}.jpg", quality=92)
-    return place / "pictures"
 
 
 if __name__ == "__main__":

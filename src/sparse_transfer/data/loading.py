@@ -82,6 +82,7 @@ def batches(
     seed: int | None = None,
     epoch: int = 0,
     skip_bad: bool = False,
+    pinned: bool = False,
 ) -> Generator[Batch]:
     """Batches of ``batch_size`` of the pictures at ``indices`` (default: all), in that order; the last may be smaller.
 
@@ -91,6 +92,7 @@ def batches(
     seed, epoch: a random transform draws for a picture from a generator of its own, (seed, epoch, index): its view
     depends on neither workers, batch size nor order.
     skip_bad: a picture that cannot be read is left out and listed in ``Batch.bad``; a batch may then be empty.
+    pinned: images and labels lie in page-locked memory, from which CUDA copies while the caller goes on.
 
     Raises:
         UserError: a picture cannot be read; it names the file.
@@ -115,7 +117,7 @@ def batches(
 
     if threads == 0:
         for part in parts:
-            yield _batch(split, part, [decode(index) for index in part.tolist()])
+            yield _batch(split, part, [decode(index) for index in part.tolist()], pinned)
         return
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
@@ -124,9 +126,9 @@ def batches(
         for part in parts:
             queue.append((part, [pool.submit(decode, index) for index in part.tolist()]))
             if len(queue) > AHEAD:
-                yield _gathered(split, *queue.popleft())
+                yield _gathered(split, *queue.popleft(), pinned)
         while queue:
-            yield _gathered(split, *queue.popleft())
+            yield _gathered(split, *queue.popleft(), pinned)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -152,25 +154,23 @@ def _still(split: Split, index: int, transform: Transform) -> Still:
         raise UserError(error.what, where=split.root / split.paths[index], do=error.do) from None
 
 
-def _gathered(split: Split, part: NDArray[np.int64], futures: list[Future[Decoded | UserError]]) -> Batch:
-    return _batch(split, part, [future.result() for future in futures])
+def _gathered(split: Split, part: NDArray[np.int64], futures: list[Future[Decoded | UserError]], pinned: bool) -> Batch:
+    return _batch(split, part, [future.result() for future in futures], pinned)
 
 
-def _batch(split: Split, part: NDArray[np.int64], decoded: list[Decoded | UserError]) -> Batch:
+def _batch(split: Split, part: NDArray[np.int64], decoded: list[Decoded | UserError], pinned: bool) -> Batch:
     found = [one for one in decoded if not isinstance(one, UserError)]
     bad = tuple(one for one in decoded if isinstance(one, UserError))
     read = part[[not isinstance(one, UserError) for one in decoded]] if bad else part
-    images = _stacked([pixels for pixels, _ in found])
+    images, labels = _stacked([pixels for pixels, _ in found], pinned), torch.from_numpy(split.labels[read])
     views = tuple(view for _, view in found if view is not None)
-    return Batch(read, images, torch.from_numpy(split.labels[read]), bad, views)
+    return Batch(read, images, labels.pin_memory() if pinned else labels, bad, views)
 
 
-def _stacked(pictures: list[NDArray[np.uint8]]) -> Tensor:
+def _stacked(pictures: list[NDArray[np.uint8]], pinned: bool) -> Tensor:
     """[B, H, W, 3] of the largest height and width among them; smaller ones lie at the top left."""
     height, width = (max((picture.shape[axis] for picture in pictures), default=0) for axis in (0, 1))
-    if all(picture.shape == (height, width, 3) for picture in pictures):
-        return torch.from_numpy(np.stack(pictures)) if pictures else torch.empty((0, 0, 0, 3), dtype=torch.uint8)
-    images = torch.zeros((len(pictures), height, width, 3), dtype=torch.uint8)
+    images = torch.zeros((len(pictures), height, width, 3), dtype=torch.uint8, pin_memory=pinned)
     for row, picture in zip(images.numpy(), pictures, strict=True):
         row[: picture.shape[0], : picture.shape[1]] = picture
     return images

@@ -109,8 +109,9 @@ class Transform:
         if facts.channel_order == "bgr":
             images = images.flip(-1)
         pixels = images.to(torch.float32).div_(255)
-        mean, std = (
-            torch.tensor(values, dtype=torch.float32, device=images.device) for values in (facts.mean, facts.std)
+        mean, std = (  # not blocking: else the host would wait for all that CUDA still has to do
+            torch.tensor(values, dtype=torch.float32).to(images.device, non_blocking=True)
+            for values in (facts.mean, facts.std)
         )
         return pixels.sub_(mean).div_(std).permute(0, 3, 1, 2)
 

@@ -41,7 +41,8 @@ def cut(images: Tensor, views: Sequence[View], side: int, interpolation: str) ->
     """
     count, height, width, channels = images.shape
     given = [(view.left, view.top, view.width, view.height, view.flipped) for view in views]
-    left, top, wide, high, flipped = torch.tensor(given, dtype=torch.float32).to(images.device).unbind(1)
+    told = torch.tensor(given, dtype=torch.float32).to(images.device, non_blocking=True)
+    left, top, wide, high, flipped = told.unbind(1)
     columns = _weights(left, wide, width, side, interpolation)
     columns = torch.where(flipped.bool()[:, None, None], columns.flip(1), columns)
     rows = _weights(top, high, height, side, interpolation)

@@ -5,6 +5,7 @@ process is alone, and every method below does nothing.
 """
 
 import os
+import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,11 @@ from sparse_transfer.core.errors import UserError
 from sparse_transfer.sparsity import MaskViolation
 
 TIMEOUT = timedelta(minutes=30)  # a process may wait while the first one writes, or decodes its last batch
+
+# gloo's threads outlive the group (DistributedDataParallel keeps it), and let go of the last tensors a moment after all
+# have them. If the interpreter is ending by then, the process aborts, and torchrun ends the others: one run in twelve
+# on a busy machine, torch 2.15. Asleep, this thread leaves them the interpreter.
+RELEASE_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,7 @@ class Group:
             yield cls(rank, size, local)
         finally:
             dist.destroy_process_group()
+            time.sleep(RELEASE_S)
 
     def wrapped(self, model: nn.Module) -> nn.Module:
         """The model as one of several: gradients are averaged over the processes after each backward pass."""

@@ -13,6 +13,7 @@ from sparse_transfer.training import draws
 from sparse_transfer.training.busy import Busy
 from sparse_transfer.training.distributed import rounds
 from sparse_transfer.training.learner import Learner, Part
+from sparse_transfer.training.sending import on_device
 
 
 def fed(
@@ -42,18 +43,19 @@ def fed(
         seed=seed,
         epoch=epoch,
         cache=cache,
+        pinned=learner.device.type == "cuda",
     )
-    with closing(loader):
+    with closing(on_device(loader, learner.device)) as arriving:
         for number, update in enumerate(passes, start=first):
             ready: list[Part] = []
             for place, whole in enumerate(update):
-                batch = busy.wait(loader)
+                batch = busy.wait(arriving)
                 # Pictures travel as bytes, are cut on the device if so asked, and normalised there.
-                images = transform.inputs(batch.images.to(learner.device, non_blocking=True), batch.views)
+                images = transform.inputs(batch.images, batch.views)
                 mix = None
                 if alpha:
                     mix = draws.mix(
                         alpha, len(batch), seed=seed, epoch=epoch, rank=group.rank, update=number, place=place
                     )
-                ready.append(Part(images, batch.labels.to(learner.device), mix, len(group.share(whole)) > 0))
+                ready.append(Part(images, batch.labels, mix, len(group.share(whole)) > 0))
             yield ready

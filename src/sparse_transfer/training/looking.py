@@ -13,6 +13,7 @@ from sparse_transfer.data.split import Split
 from sparse_transfer.data.transforms import Transform
 from sparse_transfer.training.distributed import Group
 from sparse_transfer.training.model import Trainable
+from sparse_transfer.training.sending import on_device
 from sparse_transfer.training.stopping import StopRequest
 
 BATCH = 64
@@ -41,13 +42,25 @@ def logits_of(
     device = model.head.weight.device
     mine = group.share(np.arange(len(split)))
     logits = torch.zeros(len(split), model.head.out_features)
-    loader = batches(split, transform, batch_size=BATCH, workers=workers, indices=mine, cache=cache)
-    with torch.inference_mode(), closing(loader), progress(f"look at {split.name}", len(mine)) as advance:
-        for batch in loader:
+    loader = batches(
+        split,
+        transform,
+        batch_size=BATCH,
+        workers=workers,
+        indices=mine,
+        cache=cache,
+        pinned=device.type == "cuda",
+    )
+    with (
+        torch.inference_mode(),
+        closing(on_device(loader, device)) as arriving,
+        progress(f"look at {split.name}", len(mine)) as advance,
+    ):
+        for batch in arriving:
             if stop is not None and stop.asked and group.size == 1:
                 raise Interrupted
             with torch.autocast(device.type, amp, enabled=amp is not None):
-                rows = model(transform.normalise(batch.images.to(device)))
+                rows = model(transform.normalise(batch.images))
             logits[torch.from_numpy(batch.indices)] = rows.float().cpu()
             advance(len(batch))
     return group.sum_(logits).numpy()

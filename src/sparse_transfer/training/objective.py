@@ -48,7 +48,7 @@ class Mix:
 
     def images(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] -> the same, mixed."""
-        return images.lerp(images[self.partner.to(images.device)], 1 - self.share)
+        return images.lerp(images[self.partner.to(images.device, non_blocking=True)], 1 - self.share)
 
 
 def losses(
@@ -62,7 +62,7 @@ def losses(
 
     loss = entropy(labels)
     if mix is not None:
-        loss = mix.share * loss + (1 - mix.share) * entropy(labels[mix.partner.to(labels.device)])
+        loss = mix.share * loss + (1 - mix.share) * entropy(labels[mix.partner.to(labels.device, non_blocking=True)])
     if teacher is not None:
         t = settings.temperature
         target, student = (teacher.float() / t).log_softmax(1), (logits / t).log_softmax(1)

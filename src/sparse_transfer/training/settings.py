@@ -94,5 +94,8 @@ class Execution:
 
     @property
     def numerics(self) -> str:
-        """The class of arithmetic, for a run's identity."""
-        return "fp32" if self.amp == "off" else self.amp
+        """The class of arithmetic, for a run's identity. tf32: as PyTorch trains float32 on CUDA, the inputs of
+        convolutions rounded to 10 bits where the GPU can, several times as fast."""
+        if self.amp != "off":
+            return self.amp
+        return "tf32" if self.device == "cuda" else "fp32"
