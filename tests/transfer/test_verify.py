@@ -125,7 +125,7 @@ def test_another_number_of_classes_or_no_head_is_refused(pictures: Path) -> None
 
 
 def test_folders_without_pictures_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no pictures in class folders"):
+    with pytest.raises(UserError, match="no class folders, it is empty"):
         labelled_pictures(tmp_path)
     with pytest.raises(UserError, match="there is no such folder"):
         labelled_pictures(tmp_path / "nowhere")

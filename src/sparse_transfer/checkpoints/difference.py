@@ -148,7 +148,6 @@ def read(path: Path, **said: Unpack[Hints]) -> Network:
 def _facts(first: Network, second: Network) -> dict[str, tuple[str, str]]:
     def facts(network: Network) -> dict[str, str]:
         wanted = network.backbone.preprocessing.to_json()
-        assert isinstance(wanted, Mapping)
         classes = () if network.head is None else network.head.classes
         return {
             "network": str(network.backbone.architecture),

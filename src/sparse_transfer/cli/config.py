@@ -3,7 +3,6 @@
 import json
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import click
 from click.types import FloatParamType, IntParamType
@@ -51,7 +50,7 @@ def from_file(ctx: click.Context, param: click.Parameter, value: Path | None) ->
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
 
 
-def parsed(path: Path) -> dict[str, Any]:
+def parsed(path: Path) -> dict[str, object]:
     """What a TOML file says."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))

@@ -1,6 +1,7 @@
 """``sparse-transfer finetune``."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -108,12 +109,12 @@ def command(
     epochs: int | None,
     batch_size: int | None,
     grad_accum_steps: int | None,
-    opt: str | None,
+    opt: Literal["sgd", "adamw"] | None,
     lr: float | None,
     momentum: float | None,
     weight_decay: float | None,
     layer_decay: float | None,
-    sched: str | None,
+    sched: Literal["step", "cosine", "constant"] | None,
     decay_milestones: tuple[int, ...] | None,
     decay_rate: float | None,
     warmup_epochs: int | None,
@@ -124,19 +125,19 @@ def command(
     freeze: tuple[str, ...],
     freeze_bn: bool,
     patience: int | None,
-    head: str,
+    head: Literal["new", "linear", "keep"],
     teacher: Path | None,
     distil_weight: float | None,
     distil_temperature: float | None,
-    on_divergence: str | None,
+    on_divergence: Literal["stop", "restart"] | None,
     max_restarts: int | None,
     device: str,
-    amp: str,
+    amp: Literal["off", "bf16", "fp16"],
     compiled: bool,
     threads: int | None,
     workers: int | None,
     cache_images: int,
-    augment_on: str,
+    augment_on: Literal["host", "device"],
     save_minutes: float,
     sync_bn: bool,
     runs: Path,
@@ -171,11 +172,11 @@ def command(
         epochs=epochs,
         batch_size=batch_size,
         accumulate=grad_accum_steps,
-        optimiser="adamw" if opt == "adamw" else "sgd" if opt else None,
+        optimiser=opt,
         momentum=momentum,
         weight_decay=weight_decay,
         layer_decay=layer_decay,
-        schedule=sched,  # type: ignore[arg-type]  # click has checked it
+        schedule=sched,
         milestones=decay_milestones,
         gamma=decay_rate,
         warmup=warmup_epochs,
@@ -186,17 +187,17 @@ def command(
         frozen=freeze,
         freeze_bn=freeze_bn,
         patience=patience,
-        on_divergence=on_divergence,  # type: ignore[arg-type]
+        on_divergence=on_divergence,
         restarts=max_restarts,
-        head=head,  # type: ignore[arg-type]
+        head=head,
         teacher=None if teacher is None else load(teacher),
         distil_weight=distil_weight,
         distil_temperature=distil_temperature,
-        augment_on="device" if augment_on == "device" else "host",
+        augment_on=augment_on,
     )
     execution = Execution(
         device=chosen_device(device),
-        amp=amp,  # type: ignore[arg-type]
+        amp=amp,
         compile=compiled,
         threads=threads,
         workers=workers,

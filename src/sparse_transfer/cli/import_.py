@@ -1,7 +1,7 @@
 """``sparse-transfer import``."""
 
 from pathlib import Path
-from typing import Unpack
+from typing import Literal, Unpack
 
 import click
 
@@ -39,7 +39,7 @@ def command(
     method: str | None,
     licence: str | None,
     classes: Path | None,
-    encoding: str,
+    encoding: Literal["packed", "dense"],
     statistics: str | None,
     recalibrate: Path | None,
     verify_on: Path | None,
@@ -94,9 +94,7 @@ def command(
 
         verified = verify(imported.network, verify_on, compute=options.to_compute(**compute))
         report = replace(report, verified=verified)
-    digest = save(
-        imported.network, output, encoding="dense" if encoding == "dense" else "packed", origin=imported.origin
-    )
+    digest = save(imported.network, output, encoding=encoding, origin=imported.origin)
     if as_json:
         click.echo(json.dumps({"output": str(output), "digest": digest, "report": report.to_json()}))
     else:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack
 
 import click
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sparse_transfer.runs.trackers import TrackerFactory
     from sparse_transfer.transfer.compute import Compute
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., object])
 
 
 def _quiet(ctx: click.Context, param: click.Parameter, value: bool) -> None:

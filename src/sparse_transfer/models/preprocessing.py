@@ -51,7 +51,7 @@ class Preprocessing:
                 do="tf1_bicubic has none, the others do",
             )
 
-    def to_json(self) -> Json:
+    def to_json(self) -> dict[str, Json]:
         return asdict(self)
 
     @classmethod

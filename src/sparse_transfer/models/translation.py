@@ -118,7 +118,7 @@ class Translation:
         name, number = (f"{op}_1", 2) if layer is None else (base, 1)
         while name in self.shapes:
             name, number = f"{base}_{number}", number + 1
-        self.nodes.append(Node(name, op, tuple(inputs), shape, **fields))  # type: ignore[arg-type]
+        self.nodes.append(replace(Node(name, op, tuple(inputs), shape), **fields))
         self.shapes[name] = shape
         return name
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from sparse_transfer.core.canonical import Json
 from sparse_transfer.core.errors import UserError
-from sparse_transfer.core.files import atomic_write, named, sha256
+from sparse_transfer.core.files import atomic_write, named, sha256, write_text
 from sparse_transfer.core.progress import note
 from sparse_transfer.metrics.confusion import Confusion
 from sparse_transfer.runs import events
@@ -282,5 +282,4 @@ def _prepared(record: RunRecord, folder: Path, trackers: Trackers) -> Run:
 
 def _write_json(path: Path, value: Json) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with atomic_write(path) as file:
-        file.write(text.encode("utf-8", "backslashreplace"))
+    write_text(path, text)

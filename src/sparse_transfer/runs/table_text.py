@@ -19,7 +19,8 @@ def to_text(table: Sequence[Summary], width: int = 100, *, colour: bool = False)
     """
     from rich.console import Console
 
-    console = Console(file=io.StringIO(), width=max(width, 80), force_terminal=colour, no_color=not colour, emoji=False)
+    drawn = io.StringIO()
+    console = Console(file=drawn, width=max(width, 80), force_terminal=colour, no_color=not colour, emoji=False)
     notes: dict[str, int] = {}
     ordered = sorted(table, key=_section)  # stable: within a section the order is the given one
     for section, lines in groupby(ordered, key=_section):
@@ -30,8 +31,7 @@ def to_text(table: Sequence[Summary], width: int = 100, *, colour: bool = False)
         console.print("± is over seeds; intervals are over the test images.", highlight=False)
     for text, number in notes.items():
         console.print(f"{number}  {text}", markup=False, highlight=False)
-    assert isinstance(console.file, io.StringIO)
-    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
+    return "\n".join(line.rstrip() for line in drawn.getvalue().splitlines()) + "\n"
 
 
 _NAMES = ("dataset", "checkpoint")

@@ -10,6 +10,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 
 from sparse_transfer.core.errors import UserError
 from sparse_transfer.sparsity import MaskViolation
+
+T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=30)  # a process may wait while the first one writes, or decodes its last batch
 
@@ -106,13 +109,12 @@ class Group:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
 
-    def agreed(self, value: object) -> object:
+    def agreed(self, value: T | None) -> T:
         """The first process's value, on all of them: plain values only."""
-        if self.size == 1:
-            return value
         values = [value]
-        dist.broadcast_object_list(values, src=0)
-        return values[0]
+        if self.size > 1:
+            dist.broadcast_object_list(values, src=0)
+        return cast(T, values[0])
 
     def wait(self) -> None:
         """Until all processes have come here."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -69,10 +69,8 @@ class Learner:
         self.settings, self.execution, self.group = settings, execution, group
         self.device = torch.device("cuda", group.local) if execution.device == "cuda" else torch.device("cpu")
         layout = torch.channels_last if execution.channels_last else torch.contiguous_format
-        self.model = model.to(self.device, memory_format=layout)  # pyright: ignore[reportCallIssue]
-        self.teacher = None
-        if teacher is not None:
-            self.teacher = teacher.to(self.device, memory_format=layout).eval()  # pyright: ignore[reportCallIssue]
+        self.model = model.to(self.device).to(memory_format=layout)
+        self.teacher = None if teacher is None else teacher.to(self.device).to(memory_format=layout).eval()
         self.wrapped = group.wrapped(self.model)  # gives all processes the first one's weights: before any copy of them
         self.mask = HeldMask(shown_mask(mask, self.model), self.model)
         self.optimiser = make_optimiser(settings.optimiser, self.model)
@@ -130,18 +128,13 @@ class Learner:
         images = part.images if part.mix is None else part.mix.images(part.images)
         with torch.autocast(self.device.type, AUTOCAST[self.execution.amp], enabled=self.execution.amp != "off"):
             logits = model(images)
-            taught = None if self.teacher is None else self._taught(images)
+            taught = None if self.teacher is None else _taught(self.teacher, images)
         return logits, losses(logits, part.labels, self.settings.objective, part.mix, taught)
 
-    def _taught(self, images: Tensor) -> Tensor:
-        assert self.teacher is not None
-        with torch.no_grad():
-            return self.teacher(images)
-
-    def _alone(self) -> "nullcontext[None]":
+    def _alone(self) -> AbstractContextManager[None]:
         """No exchange of gradients for this pass: the last one of an update sends their sum."""
         if isinstance(self.wrapped, nn.parallel.DistributedDataParallel):
-            return self.wrapped.no_sync()  # type: ignore[return-value]
+            return self.wrapped.no_sync()
         return nullcontext()
 
     def audit(self, *, together: bool = True) -> None:
@@ -233,3 +226,8 @@ class Learner:
         except torch.OutOfMemoryError:
             return False
         return True
+
+
+@torch.no_grad()
+def _taught(teacher: nn.Module, images: Tensor) -> Tensor:
+    return teacher(images)

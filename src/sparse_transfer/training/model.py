@@ -10,7 +10,7 @@ from sparse_transfer.core.errors import UserError, listed
 from sparse_transfer.models import Backbone, Head, Network
 from sparse_transfer.sparsity import Mask
 
-NORMS = (nn.modules.batchnorm._BatchNorm,)  # pyright: ignore[reportPrivateUsage] - torch has no public name for all
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class Trainable(nn.Module):

@@ -6,9 +6,8 @@ their state.
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -84,7 +83,7 @@ class States:
             return
         began = time.monotonic()
         path = self.folder / f"state-{state.position.updates:09d}.safetensors"
-        position = cast(Json, asdict(state.position))
+        position: Json = asdict(state.position)
         write_checked(path, state.tensors, {"run": self.run, "position": position, "scalars": dict(state.scalars)})
         for old in self._paths()[KEPT:]:
             old.unlink(missing_ok=True)
@@ -115,7 +114,7 @@ def read_state(path: Path, run: str) -> State:
         raise Damaged(f"the state belongs to run {told.get('run')}")
     known = {item.name for item in fields(Position)}
     given = {key: value for key, value in position.items() if key in known}
-    return State(Position(**given), tensors, scalars)  # type: ignore[arg-type]  # as it was written
+    return State(replace(Position(), **given), tensors, scalars)
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

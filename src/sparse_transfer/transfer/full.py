@@ -21,6 +21,7 @@ from sparse_transfer.data.specs import DatasetSpec
 from sparse_transfer.data.split import Splits, stratified_indices
 from sparse_transfer.data.subset import read_to_train
 from sparse_transfer.models import Head, Network
+from sparse_transfer.runs.events import Event
 from sparse_transfer.runs.finished import FinishedRun
 from sparse_transfer.runs.identity import RunIdentity
 from sparse_transfer.runs.record import Accuracy, RunRecord, RunResult, SolverReport
@@ -122,10 +123,8 @@ def _opened(
         _identity(job, seed), architecture=str(job.checkpoint.backbone.architecture), command=sys.argv
     )
     if not job.group.is_first:
-        told = job.group.agreed(None)
-        assert isinstance(told, tuple)
-        folder, done = told
-        yield None, folder, done
+        told: tuple[Path, FinishedRun | None] = job.group.agreed(None)
+        yield None, *told
         return
     with store.open(record, force=force, wait=wait, trackers=trackers) as run:
         job.group.agreed((run.folder, run.finished))
@@ -162,7 +161,7 @@ def _run(job: Job, run: Run | None, folder: Path, seed: int) -> FinishedRun:
     learner = _learner(job, seed)
     states = States(folder, _identity(job, seed).id, minutes=job.execution.save_minutes)
 
-    def log(event: dict[str, Json]) -> None:
+    def log(event: Event) -> None:
         if run is None:
             return
         run.log(event)
@@ -171,13 +170,11 @@ def _run(job: Job, run: Run | None, folder: Path, seed: int) -> FinishedRun:
         elif event["event"] == "resume":
             note(f"the run was stopped before; it goes on in epoch {event['epoch']}/{learner.settings.epochs}")
 
-    trained = train(learner, task, states, seed, log)  # type: ignore[arg-type]
+    trained = train(learner, task, states, seed, log)
     finished = None if run is None else _finish(job, run, task, learner, trained)
     if run is None and task.selects:
         _test_logits(job, learner, trained)
-    told = job.group.agreed(finished)
-    assert isinstance(told, FinishedRun)
-    return told
+    return job.group.agreed(finished)
 
 
 def _task(job: Job, seed: int) -> Task:
@@ -313,7 +310,7 @@ def _finish(job: Job, run: Run, task: Task, learner: Learner, trained: Trained) 
     )
 
 
-def _line(event: dict[str, Json], epochs: int) -> str:
+def _line(event: Event, epochs: int) -> str:
     """One line for people at the end of an epoch."""
     watched = "val" if "val_top1" in event else "test"
     shown = {key: value for key, value in event.items() if isinstance(value, int | float)}

@@ -96,28 +96,29 @@ class FullPlan:
             on_divergence=on_divergence,
             restarts=restarts,
         )
-        settings = TrainSettings(
+        settings = replace(
+            TrainSettings(),
             epochs=number,
-            optimiser=OptimiserSettings(
-                **_given(  # type: ignore[arg-type]
-                    name=optimiser, lr=lr, momentum=momentum, weight_decay=weight_decay, layer_decay=layer_decay
-                )
+            optimiser=replace(
+                OptimiserSettings(),
+                **_given(name=optimiser, lr=lr, momentum=momentum, weight_decay=weight_decay, layer_decay=layer_decay),
             ),
-            schedule=Schedule(
-                boundaries=boundaries,
-                **_given(kind=schedule, gamma=gamma, warmup=warmup),  # type: ignore[arg-type]
+            schedule=replace(
+                Schedule(boundaries=boundaries),
+                **_given(kind=schedule, gamma=gamma, warmup=warmup),
             ),
-            objective=ObjectiveSettings(
-                **_given(  # type: ignore[arg-type]
+            objective=replace(
+                ObjectiveSettings(),
+                **_given(
                     label_smoothing=label_smoothing,
                     mixup=mixup,
                     distil=(0.5 if distil_weight is None else distil_weight) if teacher else None,
                     temperature=distil_temperature,
-                )
+                ),
             ),
             frozen=frozen,
             freeze_bn=freeze_bn,
-            **given,  # type: ignore[arg-type]
+            **given,
         )
         return cls(rules, settings, lr, head, teacher, augment_on)
 
@@ -129,9 +130,9 @@ class FullPlan:
 
     def transforms(self, checkpoint: Preprocessing, spec: DatasetSpec) -> Transforms:
         """Random crops to train, centre crops to look; ``cvpr2022`` normalises by the data set's statistics."""
-        facts = checkpoint
+        facts = self.protocol.preprocessing(checkpoint)
         if self.protocol.statistics == "imagenet":  # the published full runs: each data set's own (protocol 1.1)
-            facts = replace(facts, mean=spec.mean, std=spec.std, channel_order="rgb")
+            facts = replace(facts, mean=spec.mean, std=spec.std)
         exif = self.protocol.exif
         train = training(facts, exif=exif, on_device=self.augment_on == "device")
         return Transforms(train, evaluation(facts, exif=exif))

@@ -11,6 +11,7 @@ from sparse_transfer.models import Backbone
 from sparse_transfer.solvers import solvers
 from sparse_transfer.solvers.lbfgs import LbfgsSettings
 from sparse_transfer.solvers.sgd import SgdSettings
+from sparse_transfer.training.schedule import scaled_boundaries
 from sparse_transfer.transfer.protocols import Protocol, protocols
 
 SolverSettings = SgdSettings | LbfgsSettings
@@ -73,7 +74,7 @@ class Plan:
             settings: SolverSettings = replace(
                 usual, **{key: value for key, value in given.items() if value is not None}
             )
-            settings = scaled(settings)
+            settings = replace(settings, boundaries=scaled_boundaries(settings.epochs))
         else:
             _refuse({"--lr": lr, "--epochs": epochs, "--head-batch-size": batch_size}, "lbfgs", "sgd")
             given = {"l2": l2, "max_iter": max_iter}
@@ -123,15 +124,6 @@ class Plan:
             "pictures": self.pictures,
             "views": self.views,
         }
-
-
-def scaled(settings: SgdSettings) -> SgdSettings:
-    """The boundaries of 150 epochs, moved in proportion for another number: the published rule at 150 is unchanged."""
-    usual = SgdSettings()
-    if settings.epochs == usual.epochs:
-        return settings
-    share = settings.epochs / usual.epochs
-    return replace(settings, boundaries=tuple(round(boundary * share) for boundary in usual.boundaries))
 
 
 def _refuse(options: dict[str, object], solver: str, other: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from sparse_transfer.checkpoints.import_report import Verified
 from sparse_transfer.core.errors import UserError
 from sparse_transfer.data.readers import imagenet
-from sparse_transfer.data.readers.found import is_picture, make_split, path_bytes, subfolders, visible_files
+from sparse_transfer.data.readers.folder import read_test
 from sparse_transfer.data.reading import require_folder
 from sparse_transfer.data.split import Split
 from sparse_transfer.data.transforms import evaluation
@@ -47,17 +47,4 @@ def labelled_pictures(root: Path) -> Split:
     require_folder(root)
     if (unpacked := imagenet.unpacked(root)) is not None:
         return imagenet.unpacked_test(root, unpacked)[0]
-    place = root / "val" if (root / "val").is_dir() else root
-    folders = subfolders(place)
-    sizes: dict[str, int] = {}
-    labels: dict[str, int] = {}
-    for label, folder in enumerate(folders):
-        for name, size in visible_files(folder):
-            if size is not None and is_picture(name):
-                path = f"{folder.name}/{name}"
-                sizes[path], labels[path] = size, label
-    if not sizes:
-        raise UserError("no pictures in class folders", where=place, do="give a folder with one folder a class")
-    order = sorted(sizes, key=path_bytes)
-    classes = [folder.name for folder in folders]
-    return make_split("test", place, {path: sizes[path] for path in order}, [labels[path] for path in order], classes)
+    return read_test(root, "val" if (root / "val").is_dir() else "").test

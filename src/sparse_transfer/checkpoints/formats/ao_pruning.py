@@ -56,12 +56,12 @@ def _sparsifier(source: Source) -> tuple[str, dict[str, LazyTensor]]:
     """The entry that is a sparsifier's state, and its masks by the weight's name; nothing where there is none."""
     for entry, state in _states(source.beside):
         masks = {
-            str(name).removeprefix(source.prefix): values["mask"]
+            str(name).removeprefix(source.prefix): mask
             for name, values in state.items()
-            if isinstance(values, Mapping) and isinstance(values.get("mask"), LazyTensor)
+            if isinstance(values, Mapping) and isinstance(mask := values.get("mask"), LazyTensor)
         }
         if masks:
-            return entry, masks  # type: ignore[return-value]
+            return entry, masks
     return "", {}
 
 
