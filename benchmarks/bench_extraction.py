@@ -144,7 +144,8 @@ def pipeline(
 ) -> Callable[[], None]:
     def run() -> None:
         with tempfile.TemporaryDirectory(dir=place) as root:
-            features(backbone, split, transform, batch=batch, workers=threads, threads=threads, cache_root=Path(root))
+            how = {"batch": batch, "workers": threads, "threads": threads}
+            features(backbone, split, transform, engine("torch"), **how, cache_root=Path(root))
 
     return run
 

@@ -1,9 +1,12 @@
 """Our checkpoint file: bytes worked out by hand, files of old, and whatever can happen to a file on its way."""
 
+import gzip
 import hashlib
 import json
 import os
 import struct
+import tarfile
+import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -24,6 +27,7 @@ from sparse_transfer.checkpoints.packing import gather, pack, scatter, unpack
 from sparse_transfer.core.errors import UserError
 from sparse_transfer.models import Architecture, Backbone, Head, Network, Preprocessing
 from sparse_transfer.sparsity import Mask, MaskViolation, prunable_weights
+from support.foreign_onnx import model
 from support.golden import golden_network
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -237,7 +241,9 @@ def rewritten(change: Callable[[dict, dict], None], path: Path, encoding: str = 
         ),
         (lambda a, h: a["architecture"]["args"].pop("shortcut"), "12 tensors fit no layer of resnet20,width=0.125 ("),
         (lambda a, h: a["preprocessing"].update(crop=-1), "a crop of -1 px"),
-        (lambda a, h: a["origin"].update(sparsity="much"), "the claimed sparsity is 'much', no number"),
+        (lambda a, h: a["architecture"]["args"].update(shortcut=["B"]), "shortcut: ['B'] is no str"),
+        (lambda a, h: a["origin"].update(sparsity="much"), "the claimed sparsity is 'much', no share in [0, 1]"),
+        (lambda a, h: a["origin"].update(sparsity=80), "the claimed sparsity is 80, no share in [0, 1]"),
         (lambda a, h: a["origin"].update(method=3), 'the origin\'s "method" is no text'),
         (lambda a, h: a.update(classes=["a", "b"]), "2 class names for a head of 3 classes"),
         (lambda a, h: a.update(classes=[1, 2, 3]), 'the entry "classes" is no list of names'),
@@ -299,11 +305,53 @@ def test_what_is_no_checkpoint_of_ours_says_so(tmp_path: Path) -> None:
         load(tmp_path)
     foreign = tmp_path / "foreign.safetensors"
     save_file({"x": torch.zeros(1)}, foreign)
-    with pytest.raises(UserError, match="this is a safetensors file of somebody else's; bring it in first"):
-        load(foreign)
-    torch.save({"x": torch.zeros(1)}, tmp_path / "net.pth")
-    with pytest.raises(UserError, match="no whole checkpoint of ours"):
-        load(tmp_path / "net.pth")
+    assert refusal(foreign) == BRING_IT_IN
+
+
+BRING_IT_IN = "this is a foreign checkpoint; bring it in first: sparse-transfer import FILE -o OUT.safetensors"
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(UserError) as seen:
+        load(path)
+    return str(seen.value).removeprefix(f"{path}: ")
+
+
+def test_a_foreign_checkpoint_is_said_with_the_command_that_brings_it_in(tmp_path: Path) -> None:
+    state = {"x": torch.zeros(1)}
+    torch.save(state, tmp_path / "net.pth")
+    torch.save(state, tmp_path / "legacy.pth", _use_new_zipfile_serialization=False)
+    with zipfile.ZipFile(tmp_path / "net.zip", "w") as archive:
+        archive.write(tmp_path / "net.pth")
+    with tarfile.open(tmp_path / "net.tar", "w") as archive:
+        archive.add(tmp_path / "net.pth")
+    (tmp_path / "net.pth.gz").write_bytes(gzip.compress((tmp_path / "net.pth").read_bytes()))
+    (tmp_path / "net.onnx").write_bytes(model([], []))
+    (tmp_path / "model.json").write_text('{"weightsManifest": []}')
+    files = [path for path in tmp_path.iterdir() if path.is_file()]
+    assert len(files) == 7
+    for path in files:
+        assert refusal(path) == BRING_IT_IN, path.name
+
+
+def test_what_no_import_reads_is_said_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "net.pth"
+    for content, what in (
+        (b"<!DOCTYPE html><html>no such file</html>", "this is an HTML page, not a checkpoint; download it again"),
+        (b"\x93NUMPY\x01\x00 and so on", "NumPy files (.npy) are not read yet; "),
+        (bytes(range(20)), "no format that is known begins with the bytes 00 01 02"),
+    ):
+        path.write_bytes(content)
+        assert refusal(path).startswith(what)
+
+
+@pytest.mark.parametrize("length", [0, 5, 8, 9, 200, -1])
+def test_a_checkpoint_of_ours_that_is_cut_short_says_so(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "ours.safetensors"
+    save(golden_network(), path)
+    path.write_bytes(path.read_bytes()[:length])
+    assert refusal(path).startswith("it is damaged or cut short (")
+    assert refusal(path).endswith("); fetch it again")
 
 
 # --- saving -------------------------------------------------------------------------------------------------------
@@ -449,7 +497,7 @@ def test_a_file_whose_name_is_no_utf8_is_read_as_any_other(tmp_path: Path) -> No
     assert load(path).digest == digest
     assert import_checkpoint(path).network.digest() == digest, "tensors are read after the file was opened"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(UserError, match="no whole checkpoint of ours"):
+    with pytest.raises(UserError, match="it is damaged or cut short"):
         load(path)
     assert not is_ours(path.with_name(os.fsdecode(b"no\xe9.safetensors")))
 

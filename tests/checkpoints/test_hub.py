@@ -287,9 +287,11 @@ def test_files_of_two_networks_are_found_out(tmp_path: Path) -> None:
     ("change", "said"),
     [
         ({"version": 2}, "layout version 2, and this program reads version 1; update sparse-transfer"),
-        ({"architecture": None}, 'config.json does not state "architecture"; fetch the folder again, whole'),
+        ({"architecture": None}, 'config.json: the entry "architecture" is missing; fetch the file again'),
+        ({"classes": [1, 2]}, 'config.json: the entry "classes" is no list of names; fetch the file again'),
         ({"digest": "0" * 64}, "its weights and masks do not have the digest 000000000000… that is stated"),
         ({"architecture": {"name": "resnet32", "args": {}}}, "tensors of resnet32 are missing"),
+        ({"preprocessing": {"mean": [0, 0, float("inf")]}}, "mean and std need three finite numbers each, std above 0"),
         ({"preprocessing": {"crop": 999}}, "a crop of 999 px from 256 px"),
     ],
 )

@@ -480,6 +480,15 @@ def test_faulty_superblock_files_are_refused(change: dict[str, Tensor | None], m
         )
 
 
+@pytest.mark.parametrize("side", [1e300, float("inf"), float("nan"), 10**400], ids=["1e300", "inf", "nan", "10^400"])
+def test_a_side_of_blocks_beyond_reason_is_not_believed(side: float) -> None:
+    """One score for a whole weight is a block of any side that is larger."""
+    state = small()[1]
+    stored = superblock_state(state, ["fc.weight"], 4096)
+    imported = brought_in(superblock_tree_plain(stored, sp_linear_tile_size=side), sparsity=0.0)
+    assert imported.network.masks() == {}
+
+
 def test_superblock_without_its_sparsity_is_refused() -> None:
     stored = superblock_state(small()[1], ["fc.weight"], 4)
     with pytest.raises(

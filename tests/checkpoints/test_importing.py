@@ -704,6 +704,26 @@ def test_a_head_alone_without_its_backbone_says_what_is_missing() -> None:
         brought_in({"weight": torch.zeros(37, 16), "bias": torch.zeros(37)})
 
 
+def test_what_is_said_about_a_head_alone_is_held_against_its_network_or_refused(tmp_path: Path) -> None:
+    state = cifar()[1]
+    base = tmp_path / "base.safetensors"
+    whole = brought_in(ist(wrapped(state, random_masks(state, 0.3)), "resnet20_cifar"), method="AC/DC")
+    save(whole.network, base, origin=whole.origin)
+    head = {"weight": torch.randn(37, 16), "bias": torch.zeros(37)}
+    counts = brought_in(head, backbone=base).report.sparsities
+
+    report = brought_in(head, backbone=base, sparsity=counts.masked.sparsity).report
+    assert (report.method, report.claimed) == ("AC/DC", counts.masked.sparsity)
+    assert brought_in(head, backbone=base, method="RigL").report.method == "RigL"
+    assert brought_in(head, backbone=base, architecture=whole.network.backbone.architecture).report.warnings == ()
+    with pytest.raises(UserError, match=r"2:4 is claimed and .* layers keep more than that"):
+        brought_in(head, backbone=base, nm=(2, 4))
+    with pytest.raises(UserError, match=r"its backbone is resnet20,.* and --arch says resnet56; leave --arch out"):
+        brought_in(head, backbone=base, architecture=Architecture("resnet56"))
+    with pytest.raises(UserError, match="--ticket was given and the file is no lottery ticket"):
+        brought_in(head, backbone=base, ticket="trained")
+
+
 def test_a_head_alone_whose_mask_would_be_lost_is_refused(tmp_path: Path) -> None:
     root = {
         "state_dict": {"weight": torch.randn(3, 16), "bias": torch.zeros(3)},
@@ -744,15 +764,28 @@ def test_a_checkpoint_of_ours_takes_what_is_said_about_it(tmp_path: Path) -> Non
     save(first.network, path, origin=first.origin)
     again = import_checkpoint(path, licence="Apache-2.0", classes=list("tuvwxyz"))
     assert again.network.digest() == first.network.digest()
-    assert again.origin.method == "AC/DC"
+    assert again.origin.method == again.report.method == "AC/DC"
     assert again.origin.licence == "Apache-2.0"
     assert again.network.head is not None
     assert again.network.head.classes == tuple("tuvwxyz")
     with pytest.raises(UserError, match=r"ours\.safetensors: it holds resnet20,.* and --arch says resnet56"):
         import_checkpoint(path, architecture="resnet56")
+    with pytest.raises(UserError, match="--ticket was given and the file is no lottery ticket: it is a checkpoint of"):
+        import_checkpoint(path, ticket="initial")
 
 
 # --- the report ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["resnet_cifar_akamaster", "resnet_cifar_distiller"])
+def test_a_mean_and_std_that_are_given_take_the_place_of_what_was_assumed_of_them(name: str) -> None:
+    state = dict(randomised(ORIGINS[name].make(37)).state_dict())
+    imported = brought_in(ist(wrapped(state, random_masks(state, 0.3)), "resnet20", "pets"))
+    assert sum("mean and std" in text for text in imported.report.assumptions) == 2
+    given = imported.normalised_by((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)).report.render()
+    assert "mean 0.1, 0.2, 0.3, std 0.4, 0.5, 0.6" in given
+    assert "mean and std" not in given
+    assert "normalise" not in given
 
 
 def test_the_report_fits_a_terminal_and_is_json() -> None:

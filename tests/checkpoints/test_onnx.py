@@ -477,6 +477,28 @@ def test_a_damaged_or_hostile_model_is_refused(tmp_path: Path, data: bytes, said
     assert refusal(tmp_path / "m.onnx").startswith(said)
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        node("Identity", [], ["y"]),
+        node("ConstantOfShape", ["four"], ["y"], value=tensor("", torch.tensor([1.0, 2.0]))),
+        node("ConstantOfShape", ["four"], ["y"], value=tensor("", torch.tensor([torch.inf]))),
+        node("Concat", ["four", "four"], ["y"], axis=float("nan")),
+        node("Conv", ["x", "w"], ["y"], group=float("inf")),
+        node("ReduceMean", ["x", "axes"], ["y"]),
+    ],
+    ids=["no input", "two fills", "infinite fill", "axis", "group", "axes"],
+)
+def test_a_setting_that_is_no_number_is_no_network(tmp_path: Path, odd: bytes) -> None:
+    constants = [
+        tensor("four", torch.tensor([4])),
+        tensor("w", WEIGHT),
+        tensor("axes", torch.tensor([torch.nan, 2.0])),
+    ]
+    (tmp_path / "m.onnx").write_bytes(model([odd], constants))
+    assert "that of no network known here" in refusal(tmp_path / "m.onnx")
+
+
 @pytest.mark.parametrize("op", ["QuantizeLinear", "DequantizeLinear", "ConvInteger", "QLinearConv"])
 def test_a_quantised_model_is_refused_with_the_reason(tmp_path: Path, op: str) -> None:
     made = model([node(op, ["x", "s"], ["y"])], [tensor("s", WEIGHT)])

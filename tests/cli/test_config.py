@@ -42,11 +42,13 @@ def refusal(config: Path, capsys: pytest.CaptureFixture[str]) -> str:
         ("decay-milestones = [7]", "decay_milestones", (7,)),
         ("decay-milestones = 7", "decay_milestones", (7,)),
         ('decay-milestones = "1,2"', "decay_milestones", (1, 2)),
-        ("seeds = 2", "seeds", "2"),
-        ("seeds = [2]", "seeds", "2,"),  # the seed 2, and not two seeds
-        ("seed = [21, 51]", "seeds", "21,51"),
+        ("seeds = 2", "seeds", (21, 51)),
+        ("seeds = [2]", "seeds", (2,)),  # the seed 2, and not two seeds
+        ("seeds = [21, 52]", "seeds", (21, 52)),
+        ("seed = 42", "seeds", (42,)),
         ("cache-images = 0", "cache_images", 0),
         ('cache-images = "2K"', "cache_images", 2048),
+        ('cache-images = "2KB"', "cache_images", 2000),
         ('sched = "cosine"', "sched", "cosine"),
         ('teacher = "big.safetensors"', "teacher", Path("big.safetensors")),
         ("\ufeffepochs = 3", "epochs", 3),  # as Windows' editor saves it
@@ -60,6 +62,16 @@ def test_a_setting_is_taken_as_if_it_were_typed(config: Path, line: str, name: s
 def test_what_is_typed_goes_first(config: Path) -> None:
     found = taken(config, 'epochs = 3\nlr = 0.5\nfreeze = ["conv1"]\n', "--epochs", "4", "--freeze", "layer1")
     assert (found["epochs"], found["lr"], found["freeze"]) == (4, 0.5, ("layer1",))
+
+
+def test_a_seed_that_is_typed_goes_before_seeds_of_a_file_and_the_other_way_round(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert taken(config, "seeds = 2\n", "--seed", "42")["seeds"] == (42,)
+    assert taken(config, "seed = 42\n", "--seeds", "2")["seeds"] == (21, 51)
+    config.write_text("seed = 42\nseeds = 2\n")
+    assert run(["finetune", "a.safetensors", "digits", "-c", str(config)]) == 2
+    assert capsys.readouterr().err == "error: --seed and --seeds were given; choose one\n"
 
 
 @pytest.mark.parametrize(
@@ -80,8 +92,11 @@ def test_what_is_typed_goes_first(config: Path) -> None:
         ("decay-milestones = []", "decay-milestones takes a whole number or a list of them, not []"),
         ('decay-milestones = "1;2"', 'decay-milestones: "1;2" is no list of epochs'),
         ("seeds = 1.5", "seeds takes a whole number or a list of them, not 1.5"),
+        ("seed = [21]", "seed takes a whole number, not [21]"),
+        ("seed = -1", "seed: -1 is not in the range 0<=x<=9223372036854775807"),
+        ("seeds = [3, 3]", 'seeds: "3,3" repeats a seed or has one outside 0 to 2^63 - 1'),
         ("cache-images = true", "cache-images takes a whole number or a text, not true"),
-        ('cache-images = "big"', 'cache-images: "big" is no size: write 500M or 4G'),
+        ('cache-images = "big"', 'cache-images: "big" is no size: write 500M or 20GB'),
         ('sched = "linear"', 'sched takes one of "step", "cosine", "constant", not "linear"'),
         ("teacher = 1", "teacher takes a text, not 1"),
         ("[opt]\nlr = 1", 'opt takes one of "sgd", "adamw", not {"lr": 1}'),

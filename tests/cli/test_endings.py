@@ -6,11 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
+from sparse_transfer.cli import finetune, linear, transferring
 from sparse_transfer.cli import main as program
-from sparse_transfer.cli import options
-from sparse_transfer.cli.cache import number_of, parse_size, size
+from sparse_transfer.cli.cache import number_of, prune, spelt
 from sparse_transfer.core.errors import Interrupted, UserError
 
 
@@ -89,25 +90,44 @@ def test_doctor_says_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_seeds_are_a_number_of_the_papers_or_a_list() -> None:
-    assert options.seeds("3") == (21, 51, 81)
-    assert options.seeds("5") == (21, 51, 81, 111, 141)
-    assert options.seeds("7,8") == (7, 8)
-    assert options.seeds("0,") == (0,)
+    assert transferring.seeds("3") == (21, 51, 81)
+    assert transferring.seeds("5") == (21, 51, 81, 111, 141)
+    assert transferring.seeds("7,8") == (7, 8)
+    assert transferring.seeds("0,") == (0,)
     for wrong in ("6", "0", "a", "3,3", "-1,2", ","):
-        with pytest.raises(UserError):
-            options.seeds(wrong)
+        with pytest.raises(click.BadParameter):
+            transferring.seeds(wrong)
 
 
-@pytest.mark.parametrize(
-    ("text", "count"), [("0", 0), ("500MB", 500_000_000), ("1.5 GB", 1_500_000_000), ("2KiB", 2048), ("7", 7)]
-)
+@pytest.mark.parametrize(("command", "usual"), [(linear.command, 5), (finetune.command, 1)])
+def test_a_seed_is_that_seed_alone(command: click.Command, usual: int) -> None:
+    def taken(*words: str) -> tuple[int, ...]:
+        return command.make_context("x", ["a.safetensors", "digits", *words]).params["seeds"]
+
+    assert len(taken()) == usual
+    assert taken("--seeds", "2") == (21, 51)
+    assert taken("--seed", "3") == (3,)
+    assert taken("--seed", "42") == (42,)
+
+
+SIZES = [
+    ("0", 0), ("7", 7), ("7b", 7), ("500M", 500 * 2**20), ("4G", 4 * 2**30), ("1.5g", 3 * 2**29), (".5K", 512),
+    ("2KiB", 2048), ("500MB", 500_000_000), ("1.5 GB", 1_500_000_000), ("20gb", 20_000_000_000), ("3T", 3 * 2**40),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "count"), SIZES)
 def test_a_size_is_read_in_the_units_people_write(text: str, count: int) -> None:
-    assert parse_size(text) == count
+    for command, option, words in ((finetune.command, "--cache-images", ["a", "b"]), (prune, "--max-size", [])):
+        assert count in command.make_context("x", [*words, option, text]).params.values()
 
 
-def test_a_size_without_sense_is_refused() -> None:
-    with pytest.raises(UserError, match=r'^--max-size: "big" is no size; write one as in 20GB, 500MB or 0$'):
-        parse_size("big")
+@pytest.mark.parametrize("text", ["big", "infG", "nan", "-1G", "+1", "1e9", "4X", "4 ib", "", "1.G", "9" * 400])
+def test_a_size_without_sense_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (("finetune", "a", "b", "--cache-images"), ("cache", "prune", "--max-size")):
+        status, out, err = run(capsys, *words, text)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert f'"{text}" is no size: write 500M or 20GB; see sparse-transfer' in err
 
 
 def test_one_entry_is_not_entries() -> None:
@@ -115,7 +135,7 @@ def test_one_entry_is_not_entries() -> None:
 
 
 def test_sizes_are_shown_in_units_of_a_thousand() -> None:
-    assert [size(count) for count in (0, 999, 1000, 1_500_000, 2_000_000_000_000_000)] == [
+    assert [spelt(count) for count in (0, 999, 1000, 1_500_000, 2_000_000_000_000_000)] == [
         "0 B", "999 B", "1.0 KB", "1.5 MB", "2000.0 TB",
     ]  # fmt: skip
 

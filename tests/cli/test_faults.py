@@ -196,30 +196,37 @@ def test_a_full_disk_under_the_cache_is_said_and_leaves_nothing_false(
 
 # --- options ------------------------------------------------------------------------------------------------------
 
+WRONG = "Invalid value for '--{}': {}; see sparse-transfer linear --help"
+
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
         (["--protocol", "claen"], 'no protocol is called "claen"; did you mean "clean"?'),
         (["--solver", "sdg"], 'no solver is called "sdg"; did you mean "sgd"?'),
-        (["--seeds", "0"], "--seeds: 0 seeds, and the paper has 5; name your own, as in 1,2,3,4,5,6"),
-        (["--seeds", "x"], '--seeds: "x" is no list of seeds; write 5 for the first five, or 21,51,81'),
-        (["--seeds", ""], '--seeds: "" is no list of seeds; write 5 for the first five, or 21,51,81'),
-        (["--seeds", "1,,2"], '--seeds: "1,,2" is no list of seeds; write 5 for the first five, or 21,51,81'),
-        (["--seeds", "3,3"], '--seeds: "3,3" repeats a seed or has one outside 0 to 2^63 - 1; name each seed once'),
         (
-            ["--seeds", f"{2**63},"],
-            f'--seeds: "{2**63}," repeats a seed or has one outside 0 to 2^63 - 1; name each seed once',
+            ["--seeds", "0"],
+            WRONG.format("seeds", "0 seeds, and the paper has 5: name your own, as in 1,2,3,4,5,6, or --seed 0"),
         ),
+        *(
+            (
+                ["--seeds", text],
+                WRONG.format("seeds", f'"{text}" is no list of seeds: write 5 for the first five, or 21,51,81'),
+            )
+            for text in ("x", "", "1,,2")
+        ),
+        *(
+            (["--seeds", text], WRONG.format("seeds", f'"{text}" repeats a seed or has one outside 0 to 2^63 - 1'))
+            for text in ("3,3", f"{2**63},")
+        ),
+        (["--seed", "-1"], WRONG.format("seed", "-1 is not in the range 0<=x<=9223372036854775807")),
+        (["--seed", "7", "--seeds", "2"], "--seed and --seeds were given; choose one"),
         (["--shots", "0"], "0 shots; take 1 or more"),
         (["--shots", "2", "--fraction", "0.5"], "shots and a fraction are two ways to say one thing; give one of them"),
         (["--fraction", "nan"], "a fraction of nan; it lies above 0 and is at most 1"),
         (["--device", "gpu"], '--device: "gpu" is no device; it is cpu, cuda or auto'),
         (["--solver", "sgd", "--lr", "nan"], "--lr: a learning rate of nan; give finite numbers above 0"),
-        (
-            ["--epochs", "0"],
-            "Invalid value for '--epochs': 0 is not in the range x>=1; see sparse-transfer linear --help",
-        ),
+        (["--epochs", "0"], WRONG.format("epochs", "0 is not in the range x>=1")),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -1,5 +1,6 @@
 """Every command says what it does, shows an example that parses, and starts without the heavy libraries."""
 
+import ast
 import re
 import runpy
 import shlex
@@ -10,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
+import sparse_transfer
 from sparse_transfer.cli.main import COMMANDS, cli
 
 HEAVY = ("torch", "torchvision", "pydantic", "rich", "scipy", "sklearn", "numpy", "PIL")
@@ -47,3 +49,14 @@ def test_help_lists_every_command() -> None:
     )
     for name in COMMANDS:
         assert re.search(rf"^  {name}\b", done.stdout, re.MULTILINE), name
+
+
+def test_every_option_that_an_error_names_is_one_of_a_command() -> None:
+    params = [param for _, command in ALL_COMMANDS for param in command.params]
+    known = {option for param in params for option in (*param.opts, *param.secondary_opts)}
+    known |= {"--help", "--nproc-per-node"}  # torchrun's
+    for path in Path(sparse_transfer.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("UserError", "Availability"):
+                named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", ast.unparse(node)))
+                assert named <= known, f"{path}:{node.lineno}: {sorted(named - known)}"

@@ -2,11 +2,13 @@
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
-from sparse_transfer.core.files import atomic_write, named
+from sparse_transfer.core.errors import UserError
+from sparse_transfer.core.files import atomic_write, locked, named
 from support.faults import at_call
 
 
@@ -54,3 +56,34 @@ def test_a_temporary_file_is_called_by_the_name_it_is_to_have(tmp_path: Path) ->
     with pytest.raises(OSError, match="File name too long") as caught, atomic_write(folder):
         pass
     assert caught.value.filename == str(folder)
+
+
+def test_who_comes_second_says_so_and_waits_or_leaves(tmp_path: Path) -> None:
+    path, order, entered = tmp_path / "a.lock", list[str](), threading.Event()
+
+    def second() -> None:
+        with locked(path, lambda: (order.append("taken"), entered.set())):
+            order.append("second")
+
+    def leave() -> None:
+        raise UserError("another process works on it")
+
+    thread = threading.Thread(target=second)
+    with locked(path, lambda: order.append("never")):
+        with pytest.raises(UserError, match="works on it"), locked(path, leave):
+            pass
+        thread.start()
+        assert entered.wait(10)
+        order.append("first")
+    thread.join(10)
+    assert order == ["taken", "first", "second"]
+    with locked(path, leave):  # free again
+        pass
+
+
+def test_a_lock_that_cannot_be_made_names_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "absent" / "a.lock"
+    path.parent.touch()
+    with pytest.raises(OSError, match=r"Not a directory|File exists") as caught, locked(path, lambda: None):
+        pass
+    assert str(path) in str(caught.value) or str(path.parent) in str(caught.value)

@@ -89,7 +89,7 @@ def test_counts_stand_against_the_published_ones(tmp_path: Path) -> None:
     assert report.absent == ("jpg/image_00007.jpg",)
     assert len(report.splits[1].empty_classes) == 99
     assert not report.whole
-    text = report.as_text()
+    text = report.render()
     assert text.startswith(f"flowers (Oxford 102 Flowers) in {tmp_path}\n  classes: 102 of 102\n")
     assert "  train pictures: 4 of 2,040\n" in text
     assert '  1 listed file not there: "jpg/image_00007.jpg"\n' in text
@@ -99,7 +99,7 @@ def test_what_cannot_be_read_at_all_is_a_report_too(tmp_path: Path) -> None:
     report = check_word(f"cars:{tmp_path}/none")
     assert report.problem == f"{tmp_path}/none: there is no such folder; look at the path"
     assert not report.whole
-    assert report.as_text().splitlines() == [
+    assert report.render().splitlines() == [
         f"cars (Stanford Cars) in {tmp_path}/none",
         f"  not readable: {report.problem}",
         "  from https://ai.stanford.edu/~jkrause/cars/car_dataset.html",
@@ -110,7 +110,7 @@ def test_what_cannot_be_read_at_all_is_a_report_too(tmp_path: Path) -> None:
 
 
 def test_of_anybodys_own_pictures_neither_address_nor_licence_is_told(tmp_path: Path) -> None:
-    lines = check_word(f"folder:{four(tmp_path)}").as_text().splitlines()
+    lines = check_word(f"folder:{four(tmp_path)}").render().splitlines()
     assert lines[0] == f"folder-{tmp_path.name} (your own pictures) in {tmp_path}"
     assert lines[-1] == "  in training and test alike: 0 pictures"
 
@@ -129,7 +129,7 @@ def test_the_report_is_plain_json(tmp_path: Path) -> None:
     four(tmp_path)
     lay(tmp_path, "train/a/text.jpg", "train/a/notes.txt")
     (tmp_path / "test/a/0.png").write_bytes((tmp_path / "train/a/0.png").read_bytes())
-    value = json.loads(json.dumps(check_word(f"folder:{tmp_path}").as_json()))
+    value = json.loads(json.dumps(check_word(f"folder:{tmp_path}").to_json()))
     assert value["whole"] is False
     assert value["splits"][0] == {"name": "train", "pictures": 3, "published": None, "empty_classes": []}
     assert value["shared"] == [["train/a/0.png", "test/a/0.png"]]
@@ -141,7 +141,7 @@ def test_a_long_list_is_cut_in_the_text_and_whole_in_the_report(tmp_path: Path) 
     lay_folders(tmp_path, {"train": {"a": 12, "b": 3}, "test": {"a": 1, "b": 1}})
     report = check_word(f"folder:{tmp_path}")
     assert len(report.corrupt) == 17
-    lines = report.as_text(most=4).splitlines()
+    lines = report.render(most=4).splitlines()
     assert "  do not decode: 17 pictures" in lines
     assert "    and 13 more" in lines
     assert sum(line.startswith("    t") for line in lines) == 4

@@ -140,7 +140,7 @@ def test_a_check_says_that_nothing_is_there_to_train_on(tmp_path: Path) -> None:
         SplitCount("train", 0, 1_281_167, ("n01", "n02", "n03")),
         SplitCount("test", 8, 50_000, ()),
     )
-    assert "  train pictures: 0 of 1,281,167\n    enough to evaluate, not to train\n" in report.as_text()
+    assert "  train pictures: 0 of 1,281,167\n    enough to evaluate, not to train\n" in report.render()
 
 
 def test_a_devkit_that_is_missing_or_broken_is_one_sentence(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def knowing(unpacked: Path, tmp_path: Path) -> Path:
     """A network that is right: each row of its head points to the mean feature of a class. It knows no class names."""
     backbone = sparse_backbone()
     test = replace(dataset(f"imagenet:{unpacked}").test, labels=np.array(LABELS))
-    features = COMPUTE.features(backbone, test, evaluation(backbone.preprocessing)).features
+    features = COMPUTE.features(backbone, test, evaluation(backbone.preprocessing))
     means = np.stack([features[test.labels == label].mean(0) for label in range(len(WNIDS))])
     head = Head(torch.from_numpy(means), torch.from_numpy(-0.5 * (means**2).sum(1)))
     save(Network(backbone, head), tmp_path / "knowing.safetensors")

@@ -54,6 +54,18 @@ def stopping_at(call: int) -> Watched:
     return Watched(before)
 
 
+def entry(root: Path) -> cache.Entry:
+    """The only one there is."""
+    (found,) = cache.entries(root)
+    return found
+
+
+def assert_cached(split: Split, root: Path) -> None:
+    engine = Watched()
+    extracted(split, root, engine)
+    assert engine.calls == []
+
+
 def by_hand(split: Split) -> np.ndarray:
     """The backbone on each picture, through nothing but Pillow and torch."""
     backbone, rows = small_backbone(), []
@@ -67,18 +79,17 @@ def by_hand(split: Split) -> np.ndarray:
 
 def test_features_are_the_backbones_in_the_splits_order(split: Split, root: Path) -> None:
     found = extracted(split, root)
-    assert found.features.shape == (COUNT, 6)
-    assert found.features.dtype == np.float32
-    assert np.allclose(found.features, by_hand(split), rtol=1e-5, atol=1e-6)
-    assert found.labels.tolist() == split.labels.tolist()
-    assert not found.from_cache
+    assert found.shape == (COUNT, 6)
+    assert found.dtype == np.float32
+    assert np.allclose(found, by_hand(split), rtol=1e-5, atol=1e-6)
+    assert np.load(entry(root).folder / "labels.npy").tolist() == split.labels.tolist()
 
 
 def test_features_are_mapped_from_the_file_and_read_only(split: Split, root: Path) -> None:
     found = extracted(split, root)
-    assert isinstance(found.features, np.memmap)
+    assert isinstance(found, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
-        found.features[0, 0] = 1
+        found[0, 0] = 1
 
 
 def test_the_second_time_nothing_is_computed(split: Split, root: Path) -> None:
@@ -86,13 +97,13 @@ def test_the_second_time_nothing_is_computed(split: Split, root: Path) -> None:
     engine = Watched()
     second = extracted(split, root, engine)
     assert engine.calls == []
-    assert second.from_cache
-    assert np.array_equal(first.features, second.features)
-    assert second.about == first.about
+    assert np.array_equal(first, second)
 
 
 def test_about_says_where_the_features_come_from(split: Split, root: Path) -> None:
-    about = extracted(split, root).about
+    extracted(split, root)
+    about = entry(root).about
+    assert about is not None
     assert about.backbone == small_backbone().digest()
     assert about.fingerprint == split.fingerprint
     assert (about.split, about.images, about.dim) == ("train", COUNT, 6)
@@ -110,60 +121,61 @@ def test_everything_that_changes_the_features_has_a_key_of_its_own(split: Split,
     zeros, nothing = masked, replace(masked, mask=Mask.from_zeros(masked.module))
     relabelled = replace(split, labels=1 - split.labels)
 
-    def key(**changes: object) -> str:
+    def extract(**changes: object) -> None:
         arguments = {
             "backbone": backbone,
             "split": split,
             "transform": evaluation(FACTS),
+            "engine": Watched(),
             "view": None,
             "numerics": "fp32",
         } | changes
-        return features(**arguments, batch=BATCH, workers=1, threads=1, cache_root=root).about.key
+        features(**arguments, batch=BATCH, workers=1, threads=1, cache_root=root)
 
-    keys = [
-        key(),
-        key(backbone=small_backbone(1)),
-        key(backbone=zeros),
-        key(backbone=nothing),
-        key(split=relabelled),
-        key(split=split.take(range(10))),
-        key(transform=evaluation(FACTS, exif=True)),
-        key(transform=evaluation(replace(FACTS, interpolation="bicubic"))),
-        key(transform=training(FACTS), view=View(0)),
-        key(transform=training(FACTS), view=View(0, 1)),
-        key(transform=training(FACTS), view=View(1)),
-        key(numerics="bf16"),
+    changes = [
+        {},
+        {"backbone": small_backbone(1)},
+        {"backbone": zeros},
+        {"backbone": nothing},
+        {"split": relabelled},
+        {"split": split.take(range(10))},
+        {"transform": evaluation(FACTS, exif=True)},
+        {"transform": evaluation(replace(FACTS, interpolation="bicubic"))},
+        {"transform": training(FACTS), "view": View(0)},
+        {"transform": training(FACTS), "view": View(0, 1)},
+        {"transform": training(FACTS), "view": View(1)},
+        {"numerics": "bf16"},
     ]
-    assert len(set(keys)) == len(keys)
-    assert key() == keys[0]
-    assert len(cache.entries(root)) == len(keys)
+    for number, change in enumerate(changes, 1):
+        extract(**change)
+        assert len(cache.entries(root)) == number
+    extract()
+    assert len(cache.entries(root)) == len(changes)
 
 
 def test_what_does_not_change_the_features_does_not_change_the_key(split: Split, root: Path) -> None:
-    first = extracted(split, root)
-    moved = replace(split, root=Path("elsewhere"), name="other")
-    for other in (
-        features(small_backbone(), moved, evaluation(FACTS), "torch", batch=7, workers=3, threads=2, cache_root=root),
-        extracted(split, root, batch=3),
-    ):
-        assert other.about.key == first.about.key
-        assert other.from_cache
+    extracted(split, root)
+    moved, engine = replace(split, root=Path("elsewhere"), name="other"), Watched()
+    features(small_backbone(), moved, evaluation(FACTS), engine, batch=7, workers=3, threads=2, cache_root=root)
+    extracted(split, root, engine, batch=3)
+    assert engine.calls == []
+    assert len(cache.entries(root)) == 1
 
 
 def test_views_are_the_random_crops_of_seed_index_and_picture(split: Split, root: Path) -> None:
     transform, backbone = training(FACTS), small_backbone()
-    found = features(backbone, split, transform, batch=3, workers=2, cache_root=root, view=View(5, 2))
+    found = features(backbone, split, transform, Watched(), batch=3, workers=2, cache_root=root, view=View(5, 2))
     for index in (0, 10):
         pixels = transform(Image.open(split.root / split.paths[index]), np.random.default_rng((5, 2, index)))
         with torch.no_grad():
             expected = backbone.module(transform.normalise(torch.from_numpy(pixels.copy())[None]))[0]
-        assert np.allclose(found.features[index], expected, rtol=1e-5, atol=1e-6)
+        assert np.allclose(found[index], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_random_transform_needs_a_view_and_no_other_takes_one(split: Split, root: Path) -> None:
     for transform, view in ((training(FACTS), None), (evaluation(FACTS), View(0))):
         with pytest.raises(ValueError, match="needs a view"):
-            features(small_backbone(), split, transform, cache_root=root, view=view)
+            features(small_backbone(), split, transform, Watched(), batch=BATCH, cache_root=root, view=view)
     assert cache.entries(root) == []
 
 
@@ -180,9 +192,8 @@ def test_an_extraction_that_stopped_goes_on_at_its_chunk_and_ends_with_the_same_
     resumed = extracted(split, root, engine)
     done = (call * BATCH) // CHUNK * CHUNK  # whole chunks before the call that stopped it
     assert engine.rows == COUNT - done
-    assert not resumed.from_cache
-    assert resumed.features.tobytes() == unbroken.features.tobytes()
-    assert [entry.key for entry in cache.entries(root)] == [resumed.about.key]
+    assert resumed.tobytes() == unbroken.tobytes()
+    assert entry(root).key == partial.key
 
 
 @settings(max_examples=12, deadline=None)
@@ -198,7 +209,7 @@ def test_any_batch_and_any_stops_give_the_features(
         except Stopped:
             continue
     found = features(small_backbone(), split, evaluation(FACTS), Watched(), **arguments)
-    assert np.allclose(found.features, by_hand(split), rtol=1e-5, atol=1e-6)
+    assert np.allclose(found, by_hand(split), rtol=1e-5, atol=1e-6)
 
 
 def run(split: Split, root: Path, call: int, what: str) -> subprocess.Popen[str]:
@@ -213,7 +224,7 @@ def kill_and_resume(split: Split, root: Path, call: int) -> None:
     engine = Watched()
     resumed = extracted(split, root, engine)
     assert engine.rows == COUNT - (call * BATCH) // CHUNK * CHUNK
-    assert np.allclose(resumed.features, by_hand(split), rtol=1e-5, atol=1e-6)
+    assert np.allclose(resumed, by_hand(split), rtol=1e-5, atol=1e-6)
     assert [verdict for _, verdict in cache.verify(root)] == [None]
 
 
@@ -236,11 +247,10 @@ def test_of_two_processes_one_works_and_the_other_waits_and_reads(split: Split, 
         assert first.poll() is None, first.communicate()
         time.sleep(0.02)
     engine = Watched()
-    second = extracted(split, root, engine)
+    extracted(split, root, engine)
     out, _ = first.communicate(timeout=60)
-    assert out.split() == ["6", "False"]
+    assert out == "6\n"
     assert engine.calls == []
-    assert second.from_cache
 
 
 def test_who_waits_says_so(split: Split, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -267,17 +277,15 @@ def test_who_waits_says_so(split: Split, root: Path, capsys: pytest.CaptureFixtu
 def test_a_damaged_entry_is_found_said_and_made_anew_in_its_chunk(
     split: Split, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = extracted(split, root)
-    whole = first.features.tobytes()
-    path = cache.folder_of(root, first.about.key) / "features.npy"
+    whole = extracted(split, root).tobytes()
+    path = entry(root).folder / "features.npy"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
     engine = Watched()
     again = extracted(split, root, engine)
     assert engine.rows == 3  # the last chunk alone
-    assert again.features.tobytes() == whole
-    assert not again.from_cache
+    assert again.tobytes() == whole
     assert capsys.readouterr().err == (
         f"warning: {path.parent}: 1 of 3 chunks of features.npy have another checksum than when they were written;"
         " what is damaged is made anew\n"
@@ -289,17 +297,15 @@ def test_a_damaged_entry_is_found_said_and_made_anew_in_its_chunk(
 def test_whatever_happens_to_a_file_of_an_entry_the_features_come_back(
     split: Split, root: Path, name: str, how: str
 ) -> None:
-    first = extracted(split, root)
-    whole = first.features.tobytes()
-    path = cache.folder_of(root, first.about.key) / name
+    whole = extracted(split, root).tobytes()
+    path = entry(root).folder / name
     data = path.read_bytes()
     path.unlink()
     if how != "absent":
         path.write_bytes({"empty": b"", "cut": data[: len(data) // 2], "noise": b"\x80" * len(data)}[how])
-    again = extracted(split, root)
-    assert again.features.tobytes() == whole
-    assert np.array_equal(again.labels, split.labels)
-    assert extracted(split, root).from_cache
+    assert extracted(split, root).tobytes() == whole
+    assert np.array_equal(np.load(entry(root).folder / "labels.npy"), split.labels)
+    assert_cached(split, root)
     assert [verdict for _, verdict in cache.verify(root)] == [None]
 
 
@@ -316,7 +322,7 @@ def test_a_finished_entry_is_checked_once_in_a_process(
 
     monkeypatch.setattr(Writer, "missing", counted)
     for _ in range(3):
-        assert extracted(split, root).from_cache
+        assert_cached(split, root)
     assert len(checks) == 1
 
 

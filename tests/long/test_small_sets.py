@@ -36,8 +36,8 @@ def test_the_sparse_resnet50_reaches_the_stated_accuracy_and_agrees_with_scikit_
     spec, root = parse(word)
     splits, backbone = read(spec, root), load(file).backbone
     transform = Plan.of().transforms(backbone, spec).test
-    train = compute.features(backbone, splits.train, transform).features
-    test = compute.features(backbone, splits.test, transform).features
+    train = compute.features(backbone, splits.train, transform)
+    test = compute.features(backbone, splits.test, transform)
     report = run.result.solver
     assert report is not None
     l2 = report.chosen["l2"]

@@ -69,9 +69,9 @@ def test_every_row_agrees_with_counting_by_hand():
     mask = Mask({"1.weight": kept, "4.weight": torch.ones(5, 4, dtype=torch.bool)}, backbone.module)
     table = cost(replace(backbone, mask=mask), 8)
     assert table.layers == (
-        LayerCost("0", "conv", (4, 3, 3, 3), 108, 108, 108 * 16, 108 * 16),
-        LayerCost("1", "conv", (4, 2, 3, 3), 72, 3, 72 * 16, 3 * 16),
-        LayerCost("4", "linear", (5, 4), 20, 20, 20, 20),
+        LayerCost("0", "conv", 108, 108, 108 * 16, 108 * 16),
+        LayerCost("1", "conv", 72, 3, 72 * 16, 3 * 16),
+        LayerCost("4", "linear", 20, 20, 20, 20),
     )
     assert (table.macs_dense, table.macs_sparse) == (2900, 1796)
     assert type(table.macs_sparse) is int
@@ -80,7 +80,7 @@ def test_every_row_agrees_with_counting_by_hand():
 def test_the_head_is_counted_alone():
     kept = torch.arange(20).reshape(4, 5) > 6
     head = Head(torch.ones(4, 5), torch.zeros(4), kept=kept)
-    assert head_cost(head, "fc") == LayerCost("fc", "linear", (4, 5), 20, 13, 20, 13)
+    assert head_cost(head, "fc") == LayerCost("fc", "linear", 20, 13, 20, 13)
     assert head_cost(Head(torch.ones(4, 5), torch.zeros(4))).macs_sparse == 20
 
 

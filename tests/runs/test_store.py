@@ -281,9 +281,11 @@ def test_records_of_several_folders_are_read_once_each_in_order(
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UserError) as error:
-        records([tmp_path / "no"])
-    assert str(error.value) == f"{tmp_path / 'no'}: there is no such folder; name a folder of runs"
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "no", tmp_path / "file"):
+        with pytest.raises(UserError) as error:
+            records([place])
+        assert str(error.value) == f"{place}: there is no such folder of runs; name the folder that --runs had"
 
 
 def test_a_root_that_cannot_be_written_is_said(tmp_path: Path) -> None:

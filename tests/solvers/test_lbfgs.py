@@ -201,7 +201,7 @@ def test_blocks_change_nothing_but_the_rounding(monkeypatch: pytest.MonkeyPatch)
             "--l2: a strength of 0; give a finite value above 0: without it, the weights of separable classes grow"
             " without end",
         ),
-        ({"tolerance": 0.0}, "--tolerance: a tolerance of 0; it lies between 0 and 1"),
+        ({"tolerance": 0.0}, "tolerance: a tolerance of 0; it lies between 0 and 1"),
         ({"max_iter": 0}, "0 iterations, a memory of 20; both are at least 1"),
     ],
 )

@@ -85,5 +85,5 @@ def test_nearest_neighbours_refuse_nan_queries_and_no_neighbours() -> None:
     queries[4] = np.nan
     with pytest.raises(UserError, match="1 of 9 rows contain NaN or infinity"):
         knn.predict(features, labels, queries, knn.KnnSettings())
-    with pytest.raises(UserError, match="--neighbours: 0 neighbours; give at least 1"):
+    with pytest.raises(UserError, match=r"^neighbours: 0 neighbours; give at least 1"):
         knn.KnnSettings(0)

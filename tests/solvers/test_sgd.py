@@ -161,8 +161,8 @@ def test_the_global_random_state_is_left_alone() -> None:
     [
         ({"lr": 0.0}, "--lr: a learning rate of 0.0; give finite numbers above 0"),
         ({"lr": ()}, "--lr: a learning rate of (); give finite numbers above 0"),
-        ({"momentum": 1.0}, "--momentum: a momentum of 1.0; it lies in [0, 1)"),
-        ({"weight_decay": -1.0}, "--weight-decay: a weight decay of -1.0; it is 0 or more"),
+        ({"momentum": 1.0}, "momentum: a momentum of 1.0; it lies in [0, 1)"),
+        ({"weight_decay": -1.0}, "weight_decay: a weight decay of -1.0; it is 0 or more"),
         ({"epochs": 0}, "batches of 64, 0 epochs; both are at least 1"),
     ],
 )

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sparse_transfer.core.errors import UserError
-from sparse_transfer.sparsity import Mask, MaskViolation, prunable_weights
+from sparse_transfer.sparsity import Mask, MaskViolation, audit, prunable_weights
 
 
 def small() -> nn.Module:
@@ -60,6 +60,15 @@ def test_audit_finds_a_leak_of_any_kind_and_says_how_large(leak: float):
     ) as seen:
         mask.audit(module)
     assert f"{abs(leak):.3g}" in str(seen.value)
+
+
+def test_a_weight_is_audited_where_it_lies_whatever_its_mask_does():
+    weight, kept = torch.zeros(2, 4), torch.ones(2, 4, dtype=torch.bool)
+    audit("a", weight, kept)
+    kept[0, 1] = False
+    weight[0, 1] = float("nan")
+    with pytest.raises(MaskViolation, match=r"^a: 1 of 1 pruned weights are non-zero \(largest \|w\| = nan\); see b$"):
+        audit("a", weight, kept, do="see b")
 
 
 def test_an_accidental_zero_in_the_kept_region_stays_kept():

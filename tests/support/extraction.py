@@ -1,7 +1,7 @@
 """A small extraction: noise pictures, a backbone of two layers, an engine that counts, stops or dies on request.
 
 Run as a program it extracts in a process of its own: ``python extraction.py PICTURES CACHE CALL WHAT`` does WHAT
-(``kill``, ``wait``) at the engine's call number CALL and prints the number of calls and ``from_cache``.
+(``kill``, ``wait``) at the engine's call number CALL and prints the number of calls.
 """
 
 import os
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from sparse_transfer.data.split import Split
 from sparse_transfer.data.transforms import Transform, evaluation
-from sparse_transfer.features import Features, features, writer
+from sparse_transfer.features import features, writer
 from sparse_transfer.inference import Availability, Compiled, Numerics, Plan, engines
 from sparse_transfer.models import Architecture, Backbone, Preprocessing
 
@@ -110,7 +110,7 @@ def extracted(
     backbone: Backbone | None = None,
     transform: Transform | None = None,
     batch: int = BATCH,
-) -> Features:
+) -> NDArray[np.float32]:
     return features(
         backbone or small_backbone(),
         split,
@@ -135,8 +135,8 @@ def main(place: str, root: str, call: str, what: str) -> None:
             time.sleep(1)
 
     engine = Watched(before)
-    result = extracted(split_of(Path(place)), Path(root), engine)
-    print(len(engine.calls), result.from_cache)
+    extracted(split_of(Path(place)), Path(root), engine)
+    print(len(engine.calls))
 
 
 if __name__ == "__main__":

@@ -370,7 +370,7 @@ def ist(state: State, arch: str | None, dataset: str = "imagenet", **more: objec
 
 def container(root: object, kind: str = "torch-zip", name: str = "made.pth") -> Container:
     """The tree as a reader would give it, without a file in between."""
-    return Container(kind, Path(name), _lazy(root), {})  # type: ignore[arg-type]
+    return Container(kind, Path(name), _lazy(root))  # type: ignore[arg-type]
 
 
 def _lazy(value: object) -> object:

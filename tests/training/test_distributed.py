@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ import torch
 
 import sparse_transfer
 from sparse_transfer.core.errors import UserError
+from sparse_transfer.training import distributed
 from sparse_transfer.training.distributed import Group, rounds
 from support.pictures import class_folders
 
 SCRIPT = """
-import json, sys
+import json, os, sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,12 +56,15 @@ with Group.joined("cpu") as group:
             return forward(images)
 
         made.forward = small_only
+    if fault == "gone" and group.rank == 1:
+        made.forward = lambda images: os._exit(3)
     learner = Learner(made, mask, settings, CPU, group)
     task = Task(splits.train, training(facts), splits.test, evaluation(facts), selects=False)
-    trained = train(learner, task, States(out, "run", minutes=0), 21, lambda event: None)
+    events = []
+    trained = train(learner, task, States(out, "run", minutes=0), 21, events.append)
     if group.is_first:
         torch.save({**trained.tensors, "logits": torch.from_numpy(trained.logits)}, out / "trained.pt")
-        (out / "history.json").write_text(json.dumps(trained.position.history))
+        (out / "epochs.json").write_text(json.dumps([event for event in events if event["event"] == "epoch"]))
 """
 
 
@@ -96,8 +101,8 @@ def test_two_processes_equal_one_where_batchnorm_is_still(tmp_path: Path, pictur
     theirs = torch.load(tmp_path / "one" / "trained.pt", weights_only=True)
     for key, value in theirs.items():
         torch.testing.assert_close(ours[key], value, rtol=1e-4, atol=1e-5, msg=key)
-    histories = [json.loads((tmp_path / name / "history.json").read_text()) for name in ("one", "two")]
-    for single, both in zip(*histories, strict=True):
+    epochs = [json.loads((tmp_path / name / "epochs.json").read_text()) for name in ("one", "two")]
+    for single, both in zip(*epochs, strict=True):
         assert single["train_top1"] == both["train_top1"], "each picture is counted once"
         assert single["train_loss"] == pytest.approx(both["train_loss"], rel=1e-5)
         assert single["test_top1"] == both["test_top1"]
@@ -120,6 +125,12 @@ def test_one_process_that_is_out_of_memory_finds_a_size_alone_and_ends_both(tmp_
     )
 
 
+def test_a_process_whose_other_is_gone_says_so_in_a_sentence(tmp_path: Path, pictures: Path) -> None:
+    broken = launched(tmp_path / "two", pictures, 2, fault="gone")
+    assert broken.returncode != 0
+    assert "UserError: process 0 cannot go on: another one ended; see what that one said" in broken.stderr
+
+
 def test_with_moving_statistics_two_processes_train_and_agree(tmp_path: Path, pictures: Path) -> None:
     done = launched(tmp_path / "two", pictures, 2, how="moving")
     assert done.returncode == 0, done.stderr
@@ -134,21 +145,49 @@ def test_alone_a_group_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.equal(group.sum_(torch.ones(2)), torch.ones(2))
 
 
-def test_half_an_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(UserError, match="start it with torchrun"), Group.joined("cpu"):
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What torchrun tells the sixth of eight processes, the second on its machine."""
+    environment = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "::1", "MASTER_PORT": "29500"}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return environment
+
+
+def test_half_an_environment_is_refused(told: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK")
+    monkeypatch.delenv("MASTER_ADDR")
+    with pytest.raises(UserError) as error, Group.joined("cpu"):
+        pass
+    assert str(error.value) == (
+        "WORLD_SIZE is 8, and RANK, MASTER_ADDR not set; start it with torchrun, or unset WORLD_SIZE"
+    )
+
+
+def test_a_world_of_one_is_alone_whatever_else_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with Group.joined("cpu") as group:
+        assert group == Group()
+
+
+def test_others_that_never_come_are_not_waited_for_without_end(
+    told: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASTER_PORT", "1")
+    monkeypatch.setattr(distributed, "JOINING", timedelta(seconds=1))
+    with pytest.raises(UserError, match=r"^::1:1: the other processes cannot be reached"), Group.joined("cpu"):
         pass
 
 
-def test_on_cuda_each_process_takes_its_own_device_and_talks_on_the_cpu_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_cuda_each_process_takes_its_own_device_and_talks_on_the_cpu_too(
+    told: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No GPU is here: what torch is asked for is noted, in order."""
     asked: list[object] = []
-    for name, value in {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}.items():
-        monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", asked.append)
-    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, timeout: asked.append(backend))
+    monkeypatch.setattr(torch.distributed, "rendezvous", lambda url, timeout: iter([("store", 5, 8)]))
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, **how: asked.append(backend))
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: asked.append("left"))
     with Group.joined("cuda") as group:
         assert group == Group(5, 8, 1)

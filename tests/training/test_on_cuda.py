@@ -91,9 +91,9 @@ def test_batches_that_are_pinned_are_pinned(splits: Splits) -> None:
 
 @pytest.mark.parametrize("there", [False, True])
 def test_a_training_is_that_of_a_cpu_up_to_the_order_of_additions(splits: Splits, there: bool) -> None:
-    gpu, _ = trained(learner(SETTINGS, execution=CUDA), splits, there=there)
-    cpu, _ = trained(learner(SETTINGS, execution=replace(CUDA, device="cpu")), splits, there=there)
-    for ours, theirs in zip(gpu.position.history, cpu.position.history, strict=True):
+    _, gpu = trained(learner(SETTINGS, execution=CUDA), splits, there=there)
+    _, cpu = trained(learner(SETTINGS, execution=replace(CUDA, device="cpu")), splits, there=there)
+    for ours, theirs in zip(gpu, cpu, strict=True):
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-2), "TF32 has 10 bits"
 
 

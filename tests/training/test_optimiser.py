@@ -60,6 +60,14 @@ def test_depths_follow_the_blocks_of_the_network() -> None:
     }
 
 
+def test_last_layers_without_a_number_are_no_part_of_the_stem() -> None:
+    """As timm's EfficientNet lists them."""
+    names = ["conv_stem.weight", "bn1.weight", "blocks.0.0.conv.weight", "blocks.1.0.conv.weight", "conv_head.weight",
+             "bn2.weight"]  # fmt: skip
+    depths = depth_of([f"backbone.{name}" for name in names] + ["head.weight"])
+    assert list(depths.values()) == [0, 0, 1, 2, 3, 3, 4]
+
+
 def test_layer_decay_gives_each_block_a_share_of_the_next_ones_rate() -> None:
     made = make_optimiser(OptimiserSettings(layer_decay=0.5), model())
     assert [group[TIMES] for group in made.param_groups] == [0.125, 0.25, 0.5, 1.0], "stem, two layers, head"

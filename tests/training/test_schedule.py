@@ -25,8 +25,8 @@ def test_cosine_is_torchs_cosine_annealing_update_by_update() -> None:
     steps, epochs = 5, 4
     weight = torch.nn.Parameter(torch.zeros(1))
     optimiser = torch.optim.SGD([weight], lr=1.0)
-    oracle = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps * epochs, eta_min=0.1)
-    schedule = Schedule("cosine", floor=0.1)
+    oracle = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps * epochs, eta_min=0.0)
+    schedule = Schedule("cosine")
     for epoch in range(epochs):
         for step in range(steps):
             assert schedule.factor(epoch, step, steps, epochs) == pytest.approx(optimiser.param_groups[0]["lr"])
@@ -60,7 +60,7 @@ def test_boundaries_move_in_proportion(epochs: int, boundaries: tuple[int, ...])
     [
         ({"kind": "linear"}, "is no schedule"),
         ({"warmup": -1}, "a warm-up of -1 epochs"),
-        ({"gamma": 0.0}, "both are shares"),
+        ({"gamma": 0.0}, "a factor of 0; it lies in"),
         ({"boundaries": (20, 10)}, "name them ascending"),
     ],
 )

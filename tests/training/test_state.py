@@ -14,8 +14,8 @@ from support.learners import CPU, learner, part, steps
 
 
 def state(updates: int, value: float = 0.0) -> State:
-    history = [{"epoch": 1, "train_loss": 0.1 + 0.2}]
-    return State(Position(updates=updates, loss_sum=1 / 3, history=history), {"model/w": torch.full((5,), value)}, {})
+    seconds = {"train": 0.1 + 0.2}
+    return State(Position(updates=updates, loss_sum=1 / 3, seconds=seconds), {"model/w": torch.full((5,), value)}, {})
 
 
 def test_what_was_saved_comes_back_bit_for_bit(tmp_path: Path) -> None:
@@ -53,6 +53,24 @@ def test_a_damaged_newest_falls_back_to_the_one_before(
     assert found is not None
     assert found.position.updates == 1
     assert "state-000000002.safetensors" in capsys.readouterr().err
+
+
+def test_damaged_states_take_no_new_ones_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Theirs are the higher numbers: as two of the newest two they would be all that is ever kept."""
+    states = States(tmp_path, "run")
+    for updates in (8, 9):
+        states.save(state(updates))
+        (tmp_path / f"state-00000000{updates}.safetensors").write_bytes(b"damaged")
+    again = States(tmp_path, "run")
+    assert again.newest() is None
+    said = capsys.readouterr().err.splitlines()
+    assert ["the one before is taken" in said[0], "so the run begins again" in said[1]] == [True, True]
+    for updates in (0, 3, 4):
+        again.save(state(updates))
+    found = States(tmp_path, "run").newest()
+    assert found is not None
+    assert found.position.updates == 4
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_every_flipped_bit_is_seen(tmp_path: Path) -> None:

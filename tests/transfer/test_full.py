@@ -150,9 +150,30 @@ def test_a_finished_run_is_shown_and_its_network_copied(
         (again,) = go(output=tmp_path / "copy.safetensors")
     assert again.result == first.result
     assert load(tmp_path / "copy.safetensors").digest == load(first.folder / "network.safetensors").digest
+    own = (first.folder / "network.safetensors").read_bytes()
+    (first.folder / "network.safetensors").write_bytes(network.read_bytes())
+    with pytest.raises(UserError, match=r"network\.safetensors: the file was changed after the run"):
+        go(output=tmp_path / "other.safetensors")
+    (first.folder / "network.safetensors").unlink()
+    with pytest.raises(UserError, match="the run's network is gone; run it again with --force"):
+        go(output=tmp_path / "other.safetensors")
+    assert not (tmp_path / "other.safetensors").exists()
+    (first.folder / "network.safetensors").write_bytes(own)
     (forced,) = go(force=True)
     assert forced.folder.name == f"{first.folder.name}.2"
     assert load(forced.folder / "network.safetensors").digest == load(first.folder / "network.safetensors").digest
+
+
+def test_a_test_picture_that_cannot_be_read_is_named_before_the_training(
+    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``clean`` looks at them once, after hours."""
+    bad = class_folders(tmp_path / "pictures") / "test" / CLASSES[1] / "03.png"
+    bad.write_bytes(b"no picture")
+    monkeypatch.setattr("sparse_transfer.transfer.full.train", lambda *given: pytest.fail("it trains"))
+    with pytest.raises(UserError) as error:
+        finetune(network, f"folder:{tmp_path / 'pictures'}", plan=quick(), runs=tmp_path / "runs", execution=CPU)
+    assert error.value.where == str(bad)
 
 
 def test_a_head_may_be_kept_and_a_teacher_taught_by(finished: FinishedRun, pictures: Path, tmp_path: Path) -> None:
@@ -193,7 +214,7 @@ def test_the_linear_head_to_begin_with_has_not_seen_the_validation_pictures(
     transform = Plan.of("clean").transforms(backbone, spec).test
     begun_with = linear_start(backbone, splits, transform, "clean", 21, compute)
     rest, _ = stratified_indices(splits.train.labels, 0.2, 21)
-    features, labels = compute.features(backbone, splits.train, transform).features, splits.train.labels
+    features, labels = compute.features(backbone, splits.train, transform), splits.train.labels
     path = lbfgs.fit(features[rest], labels[rest], len(CLASSES), LbfgsSettings(), [21])
     assert any(torch.equal(begun_with.weight, fitted.head.weight) for fitted in path)
 
@@ -241,7 +262,7 @@ def test_weights_and_biases_gets_the_published_names(
     assert [set(given) for given in epochs] == [
         {
             "epoch", "lr", "train loss", "train acc", "val loss", "val acc", "val avg class acc",
-            "(overall sparsity)", "busy",
+            "(overall sparsity)", "busy", "pictures_per_s",
         }
     ] * 2  # fmt: skip
     mask = load(network).backbone.mask
@@ -309,6 +330,8 @@ def test_mixup_makes_the_number_of_processes_part_of_the_run(network: Path, pict
     assert identity(1, freeze_bn=True) == identity(2, freeze_bn=True)
     assert identity(1, freeze_bn=True, mixup=0.2) != identity(2, freeze_bn=True, mixup=0.2)
     assert identity(1) != identity(2)
+    everything = tuple(name for name, _ in Checkpoint.of(network).backbone.module.named_children())
+    assert identity(1, frozen=everything) == identity(2, frozen=everything), "no BatchNorm learns"
 
 
 def test_a_checkpoint_without_a_head_has_none_to_keep(network: Path, pictures: Path, tmp_path: Path) -> None:

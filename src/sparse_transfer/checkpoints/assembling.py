@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from sparse_transfer.core.errors import UserError, listed
 from sparse_transfer.models import Architecture, Backbone, Head, Network, Preprocessing, build
-from sparse_transfer.models.network import head_name
-from sparse_transfer.sparsity import Mask, MaskViolation
+from sparse_transfer.models.network import dtype_name, head_name
+from sparse_transfer.sparsity import Mask
 
 
 def skeleton(architecture: Architecture) -> nn.Module:
@@ -50,19 +50,6 @@ def assemble(
     return Network(backbone, head)
 
 
-def audit(name: str, weight: Tensor, kept: Tensor, *, do: str) -> None:
-    """Raise ``MaskViolation`` where a pruned weight is non-zero (or NaN)."""
-    if bool(((weight != 0) & ~kept).any()):
-        leaked = weight[~kept]
-        count = int((leaked != 0).sum())
-        raise MaskViolation(
-            f"{count:,} of {leaked.numel():,} pruned weights are non-zero"
-            f" (largest |w| = {float(leaked.abs().max()):.3g})",
-            where=name,
-            do=do,
-        )
-
-
 def _take_head(
     tensors: dict[str, Tensor], masks: dict[str, Tensor], layer: str, classes: tuple[str, ...]
 ) -> Head | None:
@@ -75,7 +62,7 @@ def _take_head(
     if weight is None or bias is None:
         raise UserError(f"the head has no {'weight' if weight is None else 'bias'}")
     if not weight.dtype.is_floating_point or not bias.dtype.is_floating_point:
-        raise UserError(f"the head is {dtype_name(weight)} and {dtype_name(bias)}, not floating point")
+        raise UserError(f"the head is {dtype_name(weight.dtype)} and {dtype_name(bias.dtype)}, not floating point")
     return Head(weight, bias, classes, kept)
 
 
@@ -94,9 +81,7 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor], architecture: Archit
                 f"{name} has shape {list(tensor.shape)} and {architecture} needs {list(expected[name].shape)}"
             )
         if tensor.dtype.is_floating_point != expected[name].dtype.is_floating_point:
-            raise UserError(f"{name} is {dtype_name(tensor)} and {architecture} needs {dtype_name(expected[name])}")
+            raise UserError(
+                f"{name} is {dtype_name(tensor.dtype)} and {architecture} needs {dtype_name(expected[name].dtype)}"
+            )
     module.load_state_dict(dict(tensors), assign=True)
-
-
-def dtype_name(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")

@@ -101,7 +101,7 @@ def search(*, method: str | None = None, network: str | None = None) -> list[Pub
         UserError: there is none; the nearest method or network is named.
     """
     everything = [published().get(name) for name in published()]
-    found = [item for item in everything if method is None or _letters(method) in _letters(item.method)]
+    found = [item for item in everything if method is None or letters(method) in letters(item.method)]
     if not found:
         raise UserError(
             f'no published checkpoint is of the method "{method}"',
@@ -133,5 +133,6 @@ def fetchable(name: str) -> Published:
     return item
 
 
-def _letters(text: str) -> str:
-    return "".join(letter for letter in text.lower() if letter.isalnum())
+def letters(method: str) -> str:
+    """What counts of a method's name when it is compared: letters and digits, in any case."""
+    return "".join(letter for letter in method.lower() if letter.isalnum())

@@ -13,13 +13,14 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import urlparse
 
 from sparse_transfer.checkpoints.web import Answer, BeyondTheEnd, Broken, a_page, ask, host, is_page
 from sparse_transfer.core import canonical
 from sparse_transfer.core.errors import UserError
+from sparse_transfer.core.files import locked, sync_folder, write_text
 from sparse_transfer.core.files import sha256 as digest_of
-from sparse_transfer.core.files import sync_folder, write_text
 from sparse_transfer.core.progress import progress, warn
 
 BROWSER = "fetch it in a browser"
@@ -211,19 +212,17 @@ def _require_room(part: Path, version: Version, first: int, patience: Patience) 
 @contextmanager
 def _alone(part: Path) -> Generator[None]:
     """One process on a part."""
-    from filelock import FileLock, Timeout
+    lock = Path(f"{part}.lock")
 
-    lock = FileLock(f"{part}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError("another process is fetching it", where=part.with_suffix(""), do="wait for it") from None
-    try:
-        yield
-    finally:
-        if not part.exists():  # nothing to guard any more; who waits finds the file itself
-            Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+    def taken() -> NoReturn:
+        raise UserError("another process is fetching it", where=part.with_suffix(""), do="wait for it")
+
+    with locked(lock, taken):
+        try:
+            yield
+        finally:
+            if not part.exists():  # nothing to guard any more; who waits finds the file itself
+                lock.unlink(missing_ok=True)
 
 
 def _read_version(part: Path, address: str) -> Version | None:

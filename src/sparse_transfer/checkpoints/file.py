@@ -15,20 +15,24 @@ from safetensors import SafetensorError
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from sparse_transfer.checkpoints.assembling import assemble, audit, dtype_name, skeleton
+from sparse_transfer.checkpoints.assembling import assemble, skeleton
 from sparse_transfer.checkpoints.packing import gather, pack, scatter, unpack
-from sparse_transfer.checkpoints.readers.refusal import printable
-from sparse_transfer.checkpoints.readers.safetensors_file import opened
+from sparse_transfer.checkpoints.readers.archives import is_archive
+from sparse_transfer.checkpoints.readers.opening import ends, reader_of, unknown
+from sparse_transfer.checkpoints.readers.refusal import printable, refusals_of
+from sparse_transfer.checkpoints.readers.safetensors_file import opened, read_safetensors
 from sparse_transfer.core import canonical
 from sparse_transfer.core.canonical import Json
 from sparse_transfer.core.errors import UserError, listed
 from sparse_transfer.core.files import atomic_write
 from sparse_transfer.models import Architecture, Backbone, Head, Network, Preprocessing
+from sparse_transfer.models.network import dtype_name
+from sparse_transfer.sparsity import audit
 
 VERSION = 1
 ENTRY = "sparse_transfer"
 Encoding = Literal["dense", "packed"]
-FOREIGN = "bring it in first: sparse-transfer import FILE -o OUT"
+FOREIGN = "bring it in first: sparse-transfer import FILE -o OUT.safetensors"
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,8 @@ class Origin:
         """Entries that this version does not know are left out."""
         known = {field.name: value.get(field.name) for field in fields(cls)}
         sparsity = known.pop("sparsity")
-        if not isinstance(sparsity, int | float | None) or isinstance(sparsity, bool):
-            raise UserError(f"the claimed sparsity is {sparsity!r}, no number", do="fetch the file again")
+        if not isinstance(sparsity, int | float | None) or isinstance(sparsity, bool) or not 0 <= (sparsity or 0) <= 1:
+            raise UserError(f"the claimed sparsity is {sparsity!r}, no share in [0, 1]", do="fetch the file again")
         if strange := [name for name, text in known.items() if not isinstance(text, str | None)]:
             raise UserError(f'the origin\'s "{strange[0]}" is no text', do="fetch the file again")
         return cls(sparsity=sparsity, **cast(dict[str, str | None], known))
@@ -64,16 +68,15 @@ class Checkpoint:
     path: Path
 
     @classmethod
-    def of(cls, network: "Network | Checkpoint | str | Path", *, name: str | None = None) -> "Checkpoint":
-        """A network in memory as a checkpoint called ``name`` (its architecture), a file read; one that is one stays.
+    def of(cls, network: "Network | Checkpoint | str | Path") -> "Checkpoint":
+        """A network in memory as a checkpoint called as its architecture, a file read; one that is one stays.
 
         Raises ``UserError`` as ``load`` does.
         """
         if isinstance(network, Checkpoint):
             return network
         if isinstance(network, Network):
-            path = Path(f"{name or network.backbone.architecture}.network")
-            return cls(network, Origin(), network.digest(), path)
+            return cls(network, Origin(), network.digest(), Path(f"{network.backbone.architecture}.network"))
         return load(network)
 
     @property
@@ -105,7 +108,7 @@ def save(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.tensors().items()}
     masks = network.masks()
     for name, kept in masks.items():
-        audit(name, tensors[name], kept, do="call mask.apply_ after every optimiser step")
+        audit(name, tensors[name], kept)
     digest = network.digest()
     stored: dict[str, Tensor] = {}
     described: dict[str, Json] = {}
@@ -120,7 +123,7 @@ def save(
                 stored[name] = tensor.masked_fill(~kept, 0)  # -0.0 becomes +0
         else:
             stored[name] = tensor.clone()  # safetensors refuses tensors that share memory
-        described[name] = {"shape": list(tensor.shape), "dtype": dtype_name(tensor), "encoding": kind}
+        described[name] = {"shape": list(tensor.shape), "dtype": dtype_name(tensor.dtype), "encoding": kind}
     metadata: dict[str, Json] = {
         "version": VERSION,
         "architecture": network.backbone.architecture.to_json(),
@@ -167,12 +170,10 @@ def load(path: str | Path, *, verify: bool = True, module: nn.Module | None = No
 
 def _load(path: Path, *, verify: bool, module: nn.Module | None) -> Checkpoint:
     metadata, stored = _read(path)
-    architecture = Architecture.from_json(_mapping(metadata, "architecture"))
-    preprocessing = Preprocessing.from_json(_mapping(metadata, "preprocessing"))
-    origin = Origin.from_json(_mapping(metadata, "origin"))
+    architecture, preprocessing, origin, classes = facts_of(metadata)
     tensors, masks = _decode(_mapping(metadata, "tensors"), stored)
     body = copy.deepcopy(module) if module is not None else skeleton(architecture)
-    network = assemble(architecture, preprocessing, tensors, masks, _classes(metadata.get("classes")), module=body)
+    network = assemble(architecture, preprocessing, tensors, masks, classes, module=body)
     claimed = str(metadata.get("digest"))
     if verify and network.digest() != claimed:
         raise UserError(
@@ -209,31 +210,37 @@ def _read(path: Path) -> tuple[dict[str, Json], dict[str, Tensor]]:
         raise UserError("there is no such file", where=path)
     if path.is_dir():
         raise UserError("this is a folder, not a checkpoint", where=path)
+    _refuse_foreign(path)
     try:
         with opened(path) as file:
             entry = (file.metadata() or {}).get(ENTRY)
             if entry is None:
-                raise UserError("this is a safetensors file of somebody else's", where=path, do=FOREIGN)
+                raise UserError("this is a foreign checkpoint", where=path, do=FOREIGN)
             metadata = json.loads(entry, parse_constant=_no_number)
             stored = {name: cast(Tensor, file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
     except OSError as error:
         raise UserError(f"it cannot be read ({error})", where=path) from error
     except SafetensorError as error:
         raise UserError(
-            f"no whole checkpoint of ours ({printable(str(error))})", where=path, do=f"fetch it again, or {FOREIGN}"
+            f"it is damaged or cut short ({printable(str(error))})", where=path, do="fetch it again"
         ) from None
     except (ValueError, RecursionError) as error:
         raise UserError(f'the entry "{ENTRY}" is no JSON ({error})', where=path, do="fetch it again") from None
     if not isinstance(metadata, dict):
         raise UserError(f'the entry "{ENTRY}" is no JSON object', where=path, do="fetch it again")
-    version = metadata.get("version")
-    if version != VERSION:
-        raise UserError(
-            f"layout version {version!r}, and this program reads version {VERSION}",
-            where=path,
-            do="update sparse-transfer",
-        )
     return metadata, stored
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Say what a file is that does not begin as ours do; one of a few bytes may be ours, cut short."""
+    with refusals_of(path):
+        head, tail = ends(path)
+        reader = reader_of(head, tail)
+        if len(head) <= 8 or reader is read_safetensors:
+            return
+        if reader is None and not is_archive(path):
+            raise unknown(head)
+    raise UserError("this is a foreign checkpoint", where=path, do=FOREIGN)
 
 
 def _no_number(text: str) -> float:
@@ -255,7 +262,7 @@ def _decode(described: Mapping[str, Json], stored: Mapping[str, Tensor]) -> tupl
     def fetch_mask(name: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
         packed = fetch(f"{name}.mask")
         if packed.dtype != torch.uint8:
-            raise UserError(f"the mask of {name} is {dtype_name(packed)}, not uint8", do="fetch the file again")
+            raise UserError(f"the mask of {name} is {dtype_name(packed.dtype)}, not uint8", do="fetch the file again")
         return unpack(packed.numpy(), shape, name)
 
     for name, description in described.items():
@@ -268,9 +275,9 @@ def _decode(described: Mapping[str, Json], stored: Mapping[str, Tensor]) -> tupl
             weights[name] = fetch(name)
         else:
             raise UserError(f"the encoding of {name} is {encoding!r}", do='it is "dense" or "packed"')
-        if weights[name].shape != shape or dtype_name(weights[name]) != facts.get("dtype"):
+        if weights[name].shape != shape or dtype_name(weights[name].dtype) != facts.get("dtype"):
             raise UserError(
-                f"{name} is {dtype_name(weights[name])} {list(weights[name].shape)} and described as"
+                f"{name} is {dtype_name(weights[name].dtype)} {list(weights[name].shape)} and described as"
                 f" {facts.get('dtype')} {list(shape)}"
             )
         if encoding == "dense" and f"{name}.mask" in stored and f"{name}.mask" not in described:
@@ -286,6 +293,24 @@ def _shape(name: str, value: Json) -> tuple[int, ...]:
     if not all(type(length) is int and 0 <= length < 1 << 40 for length in lengths):
         raise UserError(f"the shape of {name} is {value!r}", do="fetch the file again")
     return tuple(cast(list[int], lengths))
+
+
+def facts_of(stated: Mapping[str, Json]) -> tuple[Architecture, Preprocessing, Origin, tuple[str, ...]]:
+    """Architecture, preprocessing, origin and class names, as they stand in the metadata and in a hub's config.json.
+
+    Raises:
+        UserError: they are of another version, or one is missing or no such thing.
+    """
+    if (version := stated.get("version")) != VERSION:
+        raise UserError(
+            f"layout version {version!r}, and this program reads version {VERSION}", do="update sparse-transfer"
+        )
+    return (
+        Architecture.from_json(_mapping(stated, "architecture")),
+        Preprocessing.from_json(_mapping(stated, "preprocessing")),
+        Origin.from_json(_mapping(stated, "origin")),
+        _classes(stated.get("classes")),
+    )
 
 
 def _classes(names: Json) -> tuple[str, ...]:

@@ -15,18 +15,18 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from sparse_transfer.checkpoints.assembling import assemble, audit, skeleton
-from sparse_transfer.checkpoints.file import ENTRY, Checkpoint, Origin, naming
+from sparse_transfer.checkpoints.assembling import assemble, skeleton
+from sparse_transfer.checkpoints.file import ENTRY, VERSION, Checkpoint, Origin, facts_of, naming
 from sparse_transfer.checkpoints.model_card import card
 from sparse_transfer.checkpoints.packing import pack, unpack
 from sparse_transfer.core.canonical import Json
 from sparse_transfer.core.errors import UserError
-from sparse_transfer.core.files import atomic_write, write_text
+from sparse_transfer.core.files import atomic_write, write_json, write_text
 from sparse_transfer.models import Architecture, Backbone, Network, Preprocessing
 from sparse_transfer.models.network import head_name
+from sparse_transfer.sparsity import audit
 
 WEIGHTS, MASKS, CONFIG, CARD = "model.safetensors", "mask.safetensors", "config.json", "README.md"
-VERSION = 1
 SAME_IN_TIMM = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")  # as long as they have no arguments
 IN_TIMM = ("bilinear", "bicubic")
 AGAIN = "fetch the folder again, whole"
@@ -54,12 +54,12 @@ def save_pretrained(
     tensors = {name: tensor.detach().cpu() for name, tensor in network.tensors().items()}
     masks = {name: kept.cpu() for name, kept in network.masks().items()}
     for masked, kept in masks.items():
-        audit(masked, tensors[masked], kept, do="call mask.apply_ after every optimiser step")
+        audit(masked, tensors[masked], kept)
     digest = network.digest()
     _write(folder / WEIGHTS, {key: _positive(tensor, masks.get(key)) for key, tensor in tensors.items()})
     _write(folder / MASKS, {f"{key}.mask": torch.from_numpy(pack(kept.numpy())) for key, kept in masks.items()})
     stated = config(network, digest, origin)
-    write_text(folder / CONFIG, json.dumps(stated, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_json(folder / CONFIG, stated)
     title = name or folder.resolve().name
     write_text(folder / CARD, card(network, origin, digest, title=title, not_in_timm=not_in_timm(network)))
     return digest
@@ -78,11 +78,8 @@ def from_pretrained(folder: str | Path, *, verify: bool = True) -> Checkpoint:
         raise UserError("there is no such folder", where=folder, do="fetch it from the hub first, whole")
     with naming(folder):
         stated = _stated(folder)
-        architecture = Architecture.from_json(_part(stated, "architecture"))
-        preprocessing = Preprocessing.from_json(_part(stated, "preprocessing"))
-        origin = Origin.from_json(_part(stated, "origin"))
-        names = stated.get("classes")
-        classes = tuple(map(str, names)) if isinstance(names, list) else ()
+        with naming(folder / CONFIG):
+            architecture, preprocessing, origin, classes = facts_of(stated)
         tensors = _read(folder / WEIGHTS)
         masks = _masks(_read(folder / MASKS), tensors)
         network = assemble(architecture, preprocessing, tensors, masks, classes, module=skeleton(architecture))
@@ -214,16 +211,4 @@ def _stated(folder: Path) -> Mapping[str, Json]:
             "it was not written by save_pretrained",
             do=f"import its weights: sparse-transfer import {folder / WEIGHTS} -o OUT --arch timm:NAME",
         )
-    if ours.get("version") != VERSION:
-        raise UserError(
-            f"layout version {ours.get('version')!r}, and this program reads version {VERSION}",
-            do="update sparse-transfer",
-        )
     return cast(Mapping[str, Json], ours)
-
-
-def _part(stated: Mapping[str, Json], key: str) -> Mapping[str, Json]:
-    value = stated.get(key)
-    if not isinstance(value, Mapping):
-        raise UserError(f'{CONFIG} does not state "{key}"', do=AGAIN)
-    return value

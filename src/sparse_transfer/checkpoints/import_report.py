@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from sparse_transfer.core.canonical import Json
 from sparse_transfer.models import Preprocessing
@@ -26,40 +26,48 @@ class Verified:
         return self.correct / self.total
 
 
-@dataclass(frozen=True)
-class ImportReport:
-    """Everything that was decided on the way from a foreign file to a checkpoint.
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a file was read.
 
     encoding, family: what was recognised; the two ``_because`` say by what. ``masks`` says what was done about them.
     mapped: canonical name -> key in the file.   dropped: key or entry of the file -> why it was left out.
     stand_ins: classes that the file names and nobody looked up.
-    claimed: the sparsity that the caller stated, in [0, 1].   sparsities: what was found, exact.
-    method, licence: as the caller stated them.   verified: what it reached on labelled pictures, where it was tried.
     """
 
     file: str
     sha256: str
     container: str
-    place: str
-    prefix: str
+    place: str = ""
+    prefix: str = ""
     encoding: str
     encoding_because: str
     family: str
     family_because: str
+    mapped: Mapping[str, str]
+    dropped: Mapping[str, str] = field(default_factory=dict[str, str])
+    stand_ins: tuple[str, ...] = ()
+    masks: str
+    notes: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportReport(Reading):
+    """Everything that was decided on the way from a file to a checkpoint: how it was read, and what came of it.
+
+    claimed: the sparsity that its origin states, in [0, 1].   sparsities: what was found, exact.
+    method, licence: as its origin has them.   verified: what it reached on labelled pictures, where it was tried.
+    """
+
     architecture: str
     preprocessing: Preprocessing
     classes: int | None
-    mapped: Mapping[str, str]
-    dropped: Mapping[str, str]
-    stand_ins: tuple[str, ...]
-    masks: str
     claimed: float | None
     sparsities: Sparsities
-    notes: tuple[str, ...]
-    assumptions: tuple[str, ...]
-    warnings: tuple[str, ...]
     licence: str | None
-    method: str | None = None
+    method: str | None
     verified: Verified | None = None
 
     def to_json(self) -> Json:

@@ -10,11 +10,11 @@ from sparse_transfer.checkpoints.claims import check_claim, check_nm
 from sparse_transfer.checkpoints.file import Origin, is_ours, load, naming
 from sparse_transfer.checkpoints.formats import Decoded, Encoding, Source, Told, encodings, find_source
 from sparse_transfer.checkpoints.formats.cram import STATISTICS
-from sparse_transfer.checkpoints.formats.declared import class_warning, trained_on
-from sparse_transfer.checkpoints.formats.mapping import map_tensors
+from sparse_transfer.checkpoints.formats.declared import class_warnings, trained_on
+from sparse_transfer.checkpoints.formats.mapping import Mapped, map_tensors
 from sparse_transfer.checkpoints.formats.masks import Masking, select_, settle
 from sparse_transfer.checkpoints.formats.recognising import Recognised, recognise
-from sparse_transfer.checkpoints.import_report import ImportReport
+from sparse_transfer.checkpoints.import_report import ImportReport, Reading
 from sparse_transfer.checkpoints.readers.archives import unpacked
 from sparse_transfer.checkpoints.readers.container import Container
 from sparse_transfer.checkpoints.readers.opening import open_container
@@ -26,7 +26,9 @@ from sparse_transfer.sparsity import prunable_weights
 Triple = tuple[float, float, float]
 
 OURS = "sparse_transfer"
+OURS_BECAUSE = "it is a checkpoint of ours"
 HEAD_ALONE = {"weight", "bias"}
+MEAN_AND_STD = "mean and std"  # in each assumption about them, which --statistics takes the place of
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Imported:
         """The same, for pictures normalised by these: a data set's own, by which the paper's full runs were trained."""
         facts = replace(self.network.backbone.preprocessing, mean=mean, std=std, channel_order="rgb")
         network = replace(self.network, backbone=replace(self.network.backbone, preprocessing=facts))
-        return Imported(network, self.origin, replace(self.report, preprocessing=facts))
+        assumptions = tuple(text for text in self.report.assumptions if MEAN_AND_STD not in text)
+        return Imported(network, self.origin, replace(self.report, preprocessing=facts, assumptions=assumptions))
 
     def with_statistics(self, network: Network, pictures: int) -> "Imported":
         """``network`` in its place: the same, but for BatchNorm statistics that were estimated on so many pictures."""
@@ -156,29 +159,17 @@ def import_container(container: Container, digest: str, said: Said) -> Imported:
     if said.backbone is not None:
         raise UserError("the file has a backbone of its own", do="leave out the backbone")
     recognised = _recognised(source, decoded, said.architecture)
-    architecture = recognised.architecture
-    body = skeleton(architecture)
-    mapped = map_tensors(decoded, recognised.family, architecture, body)
-    head = architecture.family.head
-    prunable = [*prunable_weights(body), f"{head}.weight"]
-    weights = {key: mapped.tensors[key] for key in prunable if key in mapped.tensors}
-    masking = settle(weights, mapped.masks, decoded.masks_are)
-    for key, kept in masking.kept.items():
-        select_(weights[key], kept)
-    network = assemble(
-        architecture,
-        said.preprocessing or recognised.preprocessing,
-        mapped.tensors,
-        masking.kept,
-        said.classes,
-        module=body,
-    )
-    counts = sparsities(network)
-    check_claim(said.sparsity, counts, masking.evidence)
-    check_nm(said.nm, network.masks())
-    classes = None if network.head is None else len(network.head.weight)
+    network, mapped, masking = _network(decoded, recognised, said)
     encoding_name = name if masking.evidence == "masks" else masking.evidence
-    report = ImportReport(
+    origin = Origin(
+        method=said.method,
+        sparsity=said.sparsity,
+        file=container.path.name,
+        sha256=digest,
+        format=f"{encoding_name}/{recognised.name}",
+        licence=said.licence,
+    )
+    reading = Reading(
         file=container.path.name,
         sha256=digest,
         container=container.kind,
@@ -188,30 +179,48 @@ def import_container(container: Container, digest: str, said: Said) -> Imported:
         encoding_because=because,
         family=recognised.name,
         family_because=recognised.because,
-        architecture=str(architecture),
-        preprocessing=network.backbone.preprocessing,
-        classes=classes,
         mapped=mapped.keys,
         dropped=_left_out(source, decoded),
         stand_ins=container.stand_ins,
         masks=masking.done,
-        claimed=said.sparsity,
-        sparsities=counts,
         notes=(*recognised.notes, *decoded.notes, *mapped.notes),
         assumptions=decoded.assumptions
         + recognised.assumptions
         + ((*recognised.pictures, *trained_on(source)) if said.preprocessing is None else ()),
-        warnings=_warnings(source, decoded, masking, classes),
-        licence=said.licence,
-        method=said.method,
+        warnings=(*decoded.warnings, *masking.warnings, *class_warnings(source, network.head)),
     )
-    origin = Origin(
-        method=said.method,
-        sparsity=said.sparsity,
-        file=container.path.name,
-        sha256=digest,
-        format=f"{encoding_name}/{recognised.name}",
-        licence=said.licence,
+    return _checked(network, origin, reading, said, evidence=masking.evidence)
+
+
+def _network(decoded: Decoded, recognised: Recognised, said: Said) -> tuple[Network, Mapped, Masking]:
+    """The network with its pruned weights at 0, and how its tensors and its masks were come by."""
+    architecture = recognised.architecture
+    body = skeleton(architecture)
+    mapped = map_tensors(decoded, recognised.family, architecture, body)
+    prunable = [*prunable_weights(body), f"{architecture.family.head}.weight"]
+    weights = {key: mapped.tensors[key] for key in prunable if key in mapped.tensors}
+    masking = settle(weights, mapped.masks, decoded.masks_are)
+    for key, kept in masking.kept.items():
+        select_(weights[key], kept)
+    preprocessing = said.preprocessing or recognised.preprocessing
+    network = assemble(architecture, preprocessing, mapped.tensors, masking.kept, said.classes, module=body)
+    return network, mapped, masking
+
+
+def _checked(network: Network, origin: Origin, reading: Reading, said: Said, *, evidence: str = "masks") -> Imported:
+    """The network as it comes out, whatever it came from, once what is claimed of it has been found there."""
+    counts = sparsities(network)
+    check_claim(said.sparsity, counts, evidence)
+    check_nm(said.nm, network.masks())
+    report = ImportReport(
+        **vars(reading),
+        architecture=str(network.backbone.architecture),
+        preprocessing=network.backbone.preprocessing,
+        classes=None if network.head is None else len(network.head.weight),
+        claimed=origin.sparsity,
+        sparsities=counts,
+        licence=origin.licence,
+        method=origin.method,
     )
     return Imported(network, origin, report)
 
@@ -220,10 +229,15 @@ def _encoding(source: Source) -> tuple[str, Encoding, str]:
     for name in encodings:
         encoding = encodings.get(name)
         if (because := encoding.recognise(source)) is not None:
-            if source.told.ticket is not None and name != "lottery_ticket":
-                raise UserError(f"--ticket was given and the file is no lottery ticket: {because}", do="leave it out")
+            if name != "lottery_ticket":
+                _refuse_ticket(source.told.ticket, because)
             return name, encoding, because
     raise AssertionError("the last encoding takes any file")
+
+
+def _refuse_ticket(ticket: str | None, because: str) -> None:
+    if ticket is not None:
+        raise UserError(f"--ticket was given and the file is no lottery ticket: {because}", do="leave it out")
 
 
 def _recognised(source: Source, decoded: Decoded, given: Architecture | None) -> Recognised:
@@ -248,11 +262,6 @@ def _left_out(source: Source, decoded: Decoded) -> dict[str, str]:
     return {**beside, **decoded.dropped}
 
 
-def _warnings(source: Source, decoded: Decoded, masking: Masking, classes: int | None) -> tuple[str, ...]:
-    sentence = class_warning(source, classes)
-    return (*decoded.warnings, *masking.warnings, *(() if sentence is None else (sentence,)))
-
-
 def _import_head(source: Source, decoded: Decoded, digest: str, said: Said) -> Imported:
     """A linear head as the transfer code saves it: ``weight`` [C, D] and ``bias`` [C], no backbone."""
     if said.backbone is None:
@@ -263,6 +272,11 @@ def _import_head(source: Source, decoded: Decoded, digest: str, said: Said) -> I
     if decoded.masks:
         raise UserError("the head alone has a mask, which is not read", do="set what it prunes to 0 and save it again")
     base = load(said.backbone)
+    if said.architecture not in (None, base.backbone.architecture):
+        raise UserError(
+            f"its backbone is {base.backbone.architecture}, and --arch says {said.architecture}",
+            do="leave --arch out",
+        )
     values = {name: tensor.read().float() for name, tensor in decoded.weights.items()}
     for name, value in values.items():
         if not bool(value.isfinite().all()):
@@ -277,12 +291,8 @@ def _import_head(source: Source, decoded: Decoded, digest: str, said: Said) -> I
     bias = values.get("bias")
     head = Head(weight, weight.new_zeros(len(weight)) if bias is None else bias, said.classes)
     backbone = replace(base.backbone, preprocessing=said.preprocessing or base.backbone.preprocessing)
-    network = Network(backbone, head)
-    counts = sparsities(network)
-    check_claim(said.sparsity, counts, "masks")
-    architecture = backbone.architecture
-    warning = class_warning(source, len(weight))
-    report = ImportReport(
+    layer = backbone.architecture.family.head
+    reading = Reading(
         file=source.container.path.name,
         sha256=digest,
         container=source.container.kind,
@@ -292,35 +302,23 @@ def _import_head(source: Source, decoded: Decoded, digest: str, said: Said) -> I
         encoding_because="a head alone",
         family="linear_head",
         family_because=f"weight and bias alone; its backbone is {said.backbone.name}, digest {base.digest[:12]}…",
-        architecture=str(architecture),
-        preprocessing=backbone.preprocessing,
-        classes=len(weight),
-        mapped={f"{architecture.family.head}.{name}": decoded.keys[name] for name in values},
+        mapped={f"{layer}.{name}": decoded.keys[name] for name in values},
         dropped={**source.dropped, **decoded.dropped},
         stand_ins=source.container.stand_ins,
         masks="the backbone's",
-        claimed=said.sparsity,
-        sparsities=counts,
         notes=("the head has no bias: zeros, which is exactly the same",) if bias is None else (),
         assumptions=("the head was fitted on this backbone: nothing in the file says so",),
-        warnings=() if warning is None else (warning,),
-        licence=said.licence or base.origin.licence,
+        warnings=class_warnings(source, head),
     )
-    origin = replace(
-        base.origin,
-        method=said.method or base.origin.method,
-        file=source.container.path.name,
-        sha256=digest,
-        format="linear_head",
-        licence=report.licence,
-    )
-    return Imported(network, origin, report)
+    origin = replace(_as_said(base.origin, said), file=reading.file, sha256=digest, format=reading.family)
+    return _checked(Network(backbone, head), origin, reading, said)
 
 
 def _import_ours(path: Path, said: Said) -> Imported:
     """A checkpoint of ours comes in as it is; what the caller says replaces what it says."""
     if said.backbone is not None:
         raise UserError("the file has a backbone of its own", do="leave out the backbone")
+    _refuse_ticket(said.ticket, OURS_BECAUSE)
     checkpoint = load(path)
     before = checkpoint.network
     architecture = said.architecture or before.backbone.architecture
@@ -336,37 +334,25 @@ def _import_ours(path: Path, said: Said) -> Imported:
         said.classes or (before.head.classes if before.head is not None else ()),
         module=before.backbone.module if architecture == before.backbone.architecture else skeleton(architecture),
     )
-    counts = sparsities(network)
-    check_claim(said.sparsity, counts, "masks" if before.masks() else "dense")
-    check_nm(said.nm, before.masks())
-    origin = replace(
-        checkpoint.origin,
-        method=said.method or checkpoint.origin.method,
-        sparsity=checkpoint.origin.sparsity if said.sparsity is None else said.sparsity,
-        licence=said.licence or checkpoint.origin.licence,
-    )
-    report = ImportReport(
+    reading = Reading(
         file=path.name,
         sha256=sha256(path),
         container="safetensors",
-        place="",
-        prefix="",
         encoding=OURS,
-        encoding_because="it is a checkpoint of ours",
+        encoding_because=OURS_BECAUSE,
         family=OURS,
         family_because=f"digest {checkpoint.digest[:12]}…",
-        architecture=str(architecture),
-        preprocessing=network.backbone.preprocessing,
-        classes=None if network.head is None else len(network.head.weight),
         mapped={name: name for name in network.tensors()},
-        dropped={},
-        stand_ins=(),
         masks=f"{len(network.masks())} masks of the file",
-        claimed=origin.sparsity,
-        sparsities=counts,
-        notes=(),
-        assumptions=(),
-        warnings=(),
-        licence=origin.licence,
     )
-    return Imported(network, origin, report)
+    return _checked(network, _as_said(checkpoint.origin, said), reading, said)
+
+
+def _as_said(origin: Origin, said: Said) -> Origin:
+    """The origin that a checkpoint of ours states, with what the caller says in its place."""
+    return replace(
+        origin,
+        method=said.method or origin.method,
+        sparsity=origin.sparsity if said.sparsity is None else said.sparsity,
+        licence=said.licence or origin.licence,
+    )

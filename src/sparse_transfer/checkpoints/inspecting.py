@@ -6,15 +6,13 @@ from typing import Unpack
 
 from sparse_transfer.checkpoints.file import Origin, is_ours, load
 from sparse_transfer.checkpoints.import_report import preprocessing_in_words, row, shares_in_words, shares_to_json
-from sparse_transfer.checkpoints.importing import Hints, import_checkpoint
+from sparse_transfer.checkpoints.importing import OURS, Hints, import_checkpoint
 from sparse_transfer.checkpoints.tables import table
 from sparse_transfer.core.canonical import Json
 from sparse_transfer.core.errors import UserError
 from sparse_transfer.models import Architecture, LayerCost, Network, Preprocessing, cost, head_cost, sparsities
 from sparse_transfer.models.network import head_name
 from sparse_transfer.sparsity import LayerCount, Sparsities, pattern
-
-OURS = "sparse_transfer"
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,8 @@ def list_(cache: Path | None, as_json: bool) -> None:
             if entry.about is None
             else (f"{entry.about.architecture}  {entry.about.split}  {entry.about.images:,} x {entry.about.dim:,}")
         )
-        click.echo(f"{entry.key[:12]}  {size(entry.size_bytes):>9}  {used}  {what}")
-    click.echo(f"{number_of(len(found))}, {size(sum(entry.size_bytes for entry in found))}")
+        click.echo(f"{entry.key[:12]}  {spelt(entry.size_bytes):>9}  {used}  {what}")
+    click.echo(f"{number_of(len(found))}, {spelt(sum(entry.size_bytes for entry in found))}")
 
 
 @command.command()
@@ -74,8 +74,8 @@ def verify(cache: Path | None) -> None:
 
 @command.command()
 @options.cache_folder
-@click.option("--max-size", required=True, help="Keep at most this much, e.g. 20GB, 500MB or 0.")
-def prune(cache: Path | None, max_size: str) -> None:
+@click.option("--max-size", required=True, callback=options.size, help="Keep at most this much: 20GB, 500M or 0.")
+def prune(cache: Path | None, max_size: int) -> None:
     """Remove what was not used for longest until the rest fits.
 
     \b
@@ -85,41 +85,15 @@ def prune(cache: Path | None, max_size: str) -> None:
     from sparse_transfer.core.places import cache_root
     from sparse_transfer.features import cache as feature_cache
 
-    removed = feature_cache.prune(cache or cache_root(), parse_size(max_size))
-    click.echo(f"{number_of(len(removed))} removed, {size(sum(entry.size_bytes for entry in removed))} freed")
-
-
-UNITS = {
-    "": 1,
-    "b": 1,
-    "kb": 1e3,
-    "mb": 1e6,
-    "gb": 1e9,
-    "tb": 1e12,
-    "kib": 2**10,
-    "mib": 2**20,
-    "gib": 2**30,
-    "tib": 2**40,
-}
-
-
-def parse_size(text: str) -> int:
-    """``20GB`` -> bytes; units of 1000, or of 1024 when spelt KiB, MiB, GiB, TiB."""
-    import re
-
-    from sparse_transfer.core.errors import UserError
-
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
-    if match is None or match[2].lower() not in UNITS:
-        raise UserError(f'"{text}" is no size', where="--max-size", do="write one as in 20GB, 500MB or 0")
-    return int(float(match[1]) * UNITS[match[2].lower()])
+    removed = feature_cache.prune(cache or cache_root(), max_size)
+    click.echo(f"{number_of(len(removed))} removed, {spelt(sum(entry.size_bytes for entry in removed))} freed")
 
 
 def number_of(count: int) -> str:
     return f"{count:,} {'entry' if count == 1 else 'entries'}"
 
 
-def size(count: int) -> str:
+def spelt(count: int) -> str:
     """Bytes for people: 1.2 GB."""
     amount, unit = float(count), "B"
     for unit in ("B", "KB", "MB", "GB", "TB"):

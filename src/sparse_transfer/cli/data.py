@@ -69,7 +69,7 @@ def check(dataset: str, decode: bool, download: bool, as_json: bool) -> None:
     if download:
         fetch(spec, root)
     report = checking.check(spec, root, decode=decode)
-    click.echo(json.dumps(report.as_json()) if as_json else report.as_text())
+    click.echo(json.dumps(report.to_json()) if as_json else report.render())
     if not report.whole:
         what = "this copy is not whole" if report.problem is None else "this is no copy that can be read"
         raise UserError(what, where=dataset, do="see above for what is missing or bad")

@@ -1,11 +1,14 @@
 """``sparse-transfer diff``."""
 
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from sparse_transfer.cli import options
+
+if TYPE_CHECKING:
+    from sparse_transfer.checkpoints.importing import Hints
 
 
 @click.command()
@@ -13,7 +16,7 @@ from sparse_transfer.cli import options
 @click.argument("second", type=click.Path(path_type=Path))
 @options.foreign
 @options.as_json
-def command(first: Path, second: Path, as_json: bool, **foreign: Unpack[options.ForeignOptions]) -> None:
+def command(first: Path, second: Path, as_json: bool, **foreign: Unpack["Hints"]) -> None:
     """Say where two checkpoints differ: architecture, masks layer by layer, weights, head.
 
     The options of "import" are for the foreign ones among the two; where those need different ones, import one first.

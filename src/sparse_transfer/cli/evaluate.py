@@ -25,5 +25,5 @@ def command(checkpoint: Path, dataset: str, as_json: bool, **compute: Unpack[opt
 
     from sparse_transfer.transfer.evaluate import evaluate
 
-    measured = evaluate(checkpoint, dataset, compute=options.to_compute(**compute))
+    measured = evaluate(checkpoint, dataset, compute=options.to_compute(compute))
     click.echo(json.dumps(measured.to_json()) if as_json else measured.render())

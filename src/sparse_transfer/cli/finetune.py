@@ -1,11 +1,11 @@
 """``sparse-transfer finetune``."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Unpack
 
 import click
 
-from sparse_transfer.cli import config, options
+from sparse_transfer.cli import config, options, transferring
 
 
 def milestones(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -16,27 +16,11 @@ def milestones(ctx: click.Context, param: click.Parameter, value: str | None) ->
         raise click.BadParameter(f'"{value}" is no list of epochs') from None
 
 
-def size(ctx: click.Context, param: click.Parameter, value: str) -> int:
-    """``0``, ``500M``, ``4G``, in bytes."""
-    units = {"K": 2**10, "M": 2**20, "G": 2**30}
-    unit = value[-1:].upper()
-    try:
-        return int(float(value[:-1]) * units[unit]) if unit in units else int(value)
-    except ValueError:
-        raise click.BadParameter(f'"{value}" is no size: write 500M or 4G') from None
-
-
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("dataset")
 @click.option("--config", "-c", type=click.Path(path_type=Path), is_eager=True, expose_value=False,
               callback=config.from_file, help="TOML file of these options; what is typed goes first.")  # fmt: skip
-@click.option("--protocol", default="clean", show_default=True, help="clean, or cvpr2022: the published rules.")
-@click.option(
-    "--seeds", "--seed", default="1", show_default=True, help="How many of the paper's seeds, or a list: 1,2,3"
-)
-@click.option("--shots", type=int, help="Take this many training pictures of each class.")
-@click.option("--fraction", type=float, help="Take this share of each class's training pictures.")
 @click.option("--epochs", type=click.IntRange(1), help="Passes over the training pictures.  [default: 150]")
 @click.option(
     "--batch-size", "-b", type=click.IntRange(1), help="Pictures a forward pass, over all processes.  [default: 64]"
@@ -80,7 +64,7 @@ def size(ctx: click.Context, param: click.Parameter, value: str) -> int:
 @click.option("--compile", "compiled", is_flag=True, help="Compile the network with torch.compile.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of a step.  [default: all cores]")
 @click.option("--workers", "-j", type=click.IntRange(0), help="Threads that decode.  [default: all cores]")
-@click.option("--cache-images", callback=size, default="0", show_default=True,
+@click.option("--cache-images", callback=options.size, default="0", show_default=True,
               help="Keep decoded pictures in memory, up to this size: 4G.")  # fmt: skip
 @click.option(
     "--augment-on",
@@ -92,20 +76,10 @@ def size(ctx: click.Context, param: click.Parameter, value: str) -> int:
 @click.option("--save-minutes", type=click.FloatRange(0), default=10, show_default=True,
               help="Save the state to go on from at least this often.")  # fmt: skip
 @click.option("--sync-bn", is_flag=True, help="BatchNorm over all processes (CUDA).")
-@options.runs_folder
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="Write the network of the first seed here too.")
-@click.option("--force", is_flag=True, help="Do finished runs again, beside the old ones.")
-@click.option("--no-wait", is_flag=True, help="Refuse, rather than wait, where another process is on the same run.")
-@options.trackers
-@options.as_json
-@options.quiet
+@transferring.asked(usual_seeds="1")
 def command(
     checkpoint: Path,
     dataset: str,
-    protocol: str,
-    seeds: str,
-    shots: int | None,
-    fraction: float | None,
     epochs: int | None,
     batch_size: int | None,
     grad_accum_steps: int | None,
@@ -140,13 +114,7 @@ def command(
     augment_on: Literal["host", "device"],
     save_minutes: float,
     sync_bn: bool,
-    runs: Path,
-    output: Path | None,
-    force: bool,
-    no_wait: bool,
-    log_wandb: bool,
-    log_tensorboard: bool,
-    as_json: bool,
+    **given: Unpack[transferring.Asked],
 ) -> None:
     """Train all weights of CHECKPOINT on DATASET under its mask; a run that was stopped goes on where it was.
 
@@ -157,17 +125,14 @@ def command(
     Example:
       sparse-transfer finetune resnet50.safetensors folder:my/pictures --epochs 30 -o mine.safetensors
     """
-    import json
-
     from sparse_transfer.checkpoints.file import load
-    from sparse_transfer.runs import table
     from sparse_transfer.training.settings import Execution
     from sparse_transfer.transfer.compute import chosen_device
     from sparse_transfer.transfer.full import finetune
     from sparse_transfer.transfer.full_plan import FullPlan
 
     plan = FullPlan.of(
-        protocol,
+        given["protocol"],
         lr=lr,
         epochs=epochs,
         batch_size=batch_size,
@@ -205,25 +170,7 @@ def command(
         save_minutes=save_minutes,
         sync_bn=sync_bn,
     )
-    finished = finetune(
-        checkpoint,
-        dataset,
-        plan=plan,
-        seeds=options.seeds(seeds),
-        shots=shots,
-        fraction=fraction,
-        runs=runs,
-        output=output,
-        force=force,
-        wait=not no_wait,
-        execution=execution,
-        trackers=options.chosen_trackers(log_wandb, log_tensorboard),
-    )
-    if not options.speaks():
-        return
-    if as_json:
-        click.echo(json.dumps([run.result.to_json() for run in finished]))
-    else:
-        click.echo(options.shown(table.summarise(table.rows(finished))), nl=False)
-        where = str(output) if output else str(finished[0].folder / "network.safetensors")
-        click.echo(f"runs: {finished[0].folder.parent}, network: {where}")
+    finished = finetune(checkpoint, dataset, plan=plan, execution=execution, **transferring.to_keywords(given))
+    if transferring.speaks():
+        network = given["output"] or finished[0].folder / "network.safetensors"
+        transferring.show(finished, network, as_json=given["as_json"])

@@ -86,13 +86,13 @@ def command(
     if recalibrate is not None:
         from sparse_transfer.transfer.recalibrate import recalibrated
 
-        estimated = recalibrated(imported.network, recalibrate, compute=options.to_compute(**compute))
+        estimated = recalibrated(imported.network, recalibrate, compute=options.to_compute(compute))
         imported = imported.with_statistics(*estimated)
     report = imported.report
     if verify_on is not None:
         from sparse_transfer.transfer.verify import verify
 
-        verified = verify(imported.network, verify_on, compute=options.to_compute(**compute))
+        verified = verify(imported.network, verify_on, compute=options.to_compute(compute))
         report = replace(report, verified=verified)
     digest = save(imported.network, output, encoding=encoding, origin=imported.origin)
     if as_json:

@@ -5,7 +5,11 @@ from typing import Unpack
 
 import click
 
-from sparse_transfer.cli import options
+from sparse_transfer.cli import options, transferring
+
+
+class Given(transferring.Asked, options.ComputeOptions):
+    """What other commands are asked too."""
 
 
 def numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> float | tuple[float, ...] | None:
@@ -22,13 +26,7 @@ def numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("dataset")
-@click.option("--protocol", default="clean", show_default=True, help="clean, or cvpr2022: the published rules.")
 @click.option("--solver", help="sgd or lbfgs.  [default: the protocol's]")
-@click.option(
-    "--seeds", "--seed", default="5", show_default=True, help="How many of the paper's seeds, or a list: 1,2,3"
-)
-@click.option("--shots", type=int, help="Take this many training pictures of each class.")
-@click.option("--fraction", type=float, help="Take this share of each class's training pictures.")
 @click.option("--augment", is_flag=True, help="Augmented features, made anew each epoch (sgd).")
 @click.option("--views", type=int, help="Cache this many augmented views of each training picture instead.")
 @click.option("--lr", callback=numbers, help="sgd: learning rate, or several to choose among: 0.1,0.01")
@@ -38,22 +36,12 @@ def numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
     "--l2", callback=numbers, help="lbfgs: strength of the regularisation, or several.  [default: 45 of them]"
 )
 @click.option("--max-iter", type=click.IntRange(1), help="lbfgs: iterations for each strength.")
-@options.runs_folder
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="Write backbone, head and class names here.")
-@click.option("--force", is_flag=True, help="Do finished runs again, beside the old ones.")
-@click.option("--no-wait", is_flag=True, help="Refuse, rather than wait, where another process is on the same run.")
-@options.trackers
-@options.as_json
+@transferring.asked(usual_seeds="5")
 @options.compute
-@options.quiet
 def command(
     checkpoint: Path,
     dataset: str,
-    protocol: str,
     solver: str | None,
-    seeds: str,
-    shots: int | None,
-    fraction: float | None,
     augment: bool,
     views: int | None,
     lr: float | tuple[float, ...] | None,
@@ -61,14 +49,7 @@ def command(
     head_batch_size: int | None,
     l2: float | tuple[float, ...] | None,
     max_iter: int | None,
-    runs: Path,
-    output: Path | None,
-    force: bool,
-    no_wait: bool,
-    log_wandb: bool,
-    log_tensorboard: bool,
-    as_json: bool,
-    **compute: Unpack[options.ComputeOptions],
+    **given: Unpack[Given],
 ) -> None:
     """Fit linear heads on DATASET with the frozen backbone of CHECKPOINT, and keep a record of each.
 
@@ -78,9 +59,6 @@ def command(
     Example:
       sparse-transfer linear resnet50.safetensors folder:my/pictures -o mine.safetensors
     """
-    import json
-
-    from sparse_transfer.runs import table
     from sparse_transfer.transfer.linear import linear_transfer
     from sparse_transfer.transfer.plan import Plan
 
@@ -88,7 +66,7 @@ def command(
         checkpoint,
         dataset,
         plan=Plan.of(
-            protocol,
+            given["protocol"],
             solver=solver,
             lr=lr,
             epochs=epochs,
@@ -98,18 +76,7 @@ def command(
             augment=augment,
             views=views,
         ),
-        seeds=options.seeds(seeds),
-        shots=shots,
-        fraction=fraction,
-        runs=runs,
-        output=output,
-        force=force,
-        wait=not no_wait,
-        compute=options.to_compute(**compute),
-        trackers=options.chosen_trackers(log_wandb, log_tensorboard),
+        compute=options.to_compute(given),
+        **transferring.to_keywords(given),
     )
-    if as_json:
-        click.echo(json.dumps([run.result.to_json() for run in finished]))
-    else:
-        click.echo(options.shown(table.summarise(table.rows(finished))), nl=False)
-        click.echo(f"runs: {finished[0].folder.parent}" + (f", network: {output}" if output else ""))
+    transferring.show(finished, given["output"], as_json=given["as_json"])

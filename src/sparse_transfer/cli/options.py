@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar
 
 import click
 
 if TYPE_CHECKING:
     from sparse_transfer.runs.table import Summary
-    from sparse_transfer.runs.trackers import TrackerFactory
     from sparse_transfer.transfer.compute import Compute
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -36,12 +35,6 @@ def cache_folder(function: F) -> F:
         "--cache",
         type=click.Path(path_type=Path),
         help="Folder of the feature cache.  [default: SPARSE_TRANSFER_CACHE, or the platform's cache folder]",
-    )(function)
-
-
-def runs_folder(function: F) -> F:
-    return click.option(
-        "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where run records go."
     )(function)
 
 
@@ -110,43 +103,6 @@ def foreign(function: F) -> F:
     return function
 
 
-class ForeignOptions(TypedDict):
-    """What ``foreign`` adds to a command's keywords, as ``import_checkpoint``, ``inspect`` and ``diff`` take it."""
-
-    architecture: str | None
-    backbone: Path | None
-    sparsity: float | None
-    nm: tuple[int, int] | None
-    ticket: str | None
-    method: str | None
-
-
-def trackers(function: F) -> F:
-    """Who follows the runs beside our own records."""
-    for option in (
-        click.option("--log-tensorboard", is_flag=True, help="Write TensorBoard event files into the run folders too."),
-        click.option(
-            "--log-wandb", is_flag=True, help="Follow the runs with Weights & Biases too (WANDB_MODE=offline works)."
-        ),
-    ):
-        function = option(function)
-    return function
-
-
-def chosen_trackers(log_wandb: bool, log_tensorboard: bool) -> "TrackerFactory":
-    """What ``trackers`` adds to a command's keywords, as one factory: each run gets trackers of its own."""
-    from sparse_transfer.runs.trackers import TensorBoardTracker, WandbTracker
-
-    return lambda: [*([WandbTracker()] if log_wandb else []), *([TensorBoardTracker()] if log_tensorboard else [])]
-
-
-def speaks() -> bool:
-    """Whether this process prints results: among those that torchrun started, the first one does."""
-    import os
-
-    return os.environ.get("RANK", "0") == "0"
-
-
 class ComputeOptions(TypedDict):
     """What ``compute`` adds to a command's keywords."""
 
@@ -158,7 +114,7 @@ class ComputeOptions(TypedDict):
     cache: Path | None
 
 
-def to_compute(**given: Unpack[ComputeOptions]) -> "Compute":
+def to_compute(given: ComputeOptions) -> "Compute":
     from sparse_transfer.transfer.compute import Compute
 
     return Compute(
@@ -189,30 +145,21 @@ def width() -> int:
     return max(80, shutil.get_terminal_size((110, 24)).columns)
 
 
-def seeds(text: str) -> tuple[int, ...]:
-    """``5`` is the paper's first five seeds; ``1,2,3`` or ``7,`` is a list."""
-    from sparse_transfer.core.errors import UserError
-    from sparse_transfer.transfer.protocols import PAPER_SEEDS
+UNITS = {"": 1, "b": 1} | {
+    letter + end: base**power
+    for power, letter in enumerate("kmgt", 1)
+    for end, base in (("", 1024), ("ib", 1024), ("b", 1000))
+}
 
-    try:
-        numbers = [int(part) for part in text.removesuffix(",").split(",")]
-    except ValueError:
-        raise UserError(
-            f'"{text}" is no list of seeds', where="--seeds", do="write 5 for the first five, or 21,51,81"
-        ) from None
-    if "," in text:
-        if len(set(numbers)) != len(numbers) or not all(0 <= number < 2**63 for number in numbers):
-            raise UserError(
-                f'"{text}" repeats a seed or has one outside 0 to 2^63 - 1', where="--seeds", do="name each seed once"
-            )
-        return tuple(numbers)
-    if not 1 <= numbers[0] <= len(PAPER_SEEDS):
-        raise UserError(
-            f"{text} seeds, and the paper has {len(PAPER_SEEDS)}",
-            where="--seeds",
-            do="name your own, as in 1,2,3,4,5,6",
-        )
-    return PAPER_SEEDS[: numbers[0]]
+
+def size(ctx: click.Context, param: click.Parameter, value: str) -> int:
+    """``500M`` and ``2KiB`` count in 1024s, ``20GB`` in 1000s; in bytes."""
+    import re
+
+    match = re.fullmatch(r"\s*(\d{0,15}\.?\d{1,15})\s*([a-z]*)\s*", value, re.ASCII | re.IGNORECASE)
+    if match is None or match[2].lower() not in UNITS:
+        raise click.BadParameter(f'"{value}" is no size: write 500M or 20GB')
+    return int(float(match[1]) * UNITS[match[2].lower()])
 
 
 def n_of_m(text: str) -> tuple[int, int]:

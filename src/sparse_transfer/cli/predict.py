@@ -43,7 +43,7 @@ def command(
 
     if as_csv and as_json:
         raise UserError("--csv and --json were given", do="choose one")
-    predictions = predict(checkpoint, pictures, top=top, compute=options.to_compute(**compute))
+    predictions = predict(checkpoint, pictures, top=top, compute=options.to_compute(compute))
     rows: list[dict[str, object]] = []
     table = csv.writer(sys.stdout, lineterminator="\n")
     if as_csv:

@@ -1,12 +1,14 @@
 """Files that are whole or absent: atomic writes, digests, locks."""
 
 import hashlib
+import json
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from sparse_transfer.core.canonical import Json
 from sparse_transfer.core.errors import UserError
 
 BLOCK_BYTES = 1 << 20
@@ -47,10 +49,32 @@ def named(path: Path, *, instead_of: Path | None = None) -> Generator[None]:
         raise
 
 
+@contextmanager
+def locked(path: Path, taken: Callable[[], None]) -> Generator[None]:
+    """Hold the lock file ``path``. Where another process holds it, ``taken`` says so, or raises; then we wait."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    with suppress(Timeout), named(path):
+        lock.acquire(timeout=0)
+    if not lock.is_locked:
+        taken()
+        lock.acquire(poll_interval=0.2)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8, atomically; what is none, of a name on disk, as its escape, as on the terminal."""
     with atomic_write(path) as file:
         file.write(text.encode("utf-8", "backslashreplace"))
+
+
+def write_json(path: Path, value: Json) -> None:
+    """Write ``value`` for people to read, atomically. NaN and infinity raise ``ValueError``."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def sync_folder(folder: Path) -> None:

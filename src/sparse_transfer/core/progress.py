@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Advance(Protocol):
-    """Adds to the count; ``text`` is shown behind the bar until another one comes."""
+    """Adds to the count; ``text`` is shown below the bar until another one comes."""
 
     def __call__(self, count: int, text: str | None = None) -> None: ...
 
@@ -25,33 +25,18 @@ def set_quiet(quiet: bool) -> None:
 def progress(what: str, total: int, *, unit: str = "", done: int = 0) -> Generator[Advance]:
     """Show ``what`` with done/total, rate and time left; yields a function that adds to the count.
 
-    ``done`` is what an earlier run finished already: it counts as done but not towards the rate.
+    unit: of the rate; ``bytes`` are shown in MB, ``pictures`` as img/s.   total: 0 where nobody knows.
+    done: what an earlier process finished; it counts as done but not towards the rate.
     """
     if _quiet or not sys.stderr.isatty():
         yield lambda count, text=None: None
         return
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeElapsedColumn(),
-        TextColumn("left:"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[text]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total, completed=done, text="")
+    from sparse_transfer.core.bar import Bar
+
+    with Bar(Console(stderr=True), unit) as bar:
+        task = bar.add_task(what, total=total or None, completed=done, text="")
 
         def advance(count: int, text: str | None = None) -> None:
             bar.advance(task, count)

@@ -77,11 +77,11 @@ class CheckReport:
             )
         )
 
-    def as_json(self) -> dict[str, Json]:
+    def to_json(self) -> dict[str, Json]:
         """The fields, and ``whole``, as plain values."""
         return {**asdict(self), "whole": self.whole}
 
-    def as_text(self, *, most: int = 10) -> str:
+    def render(self, *, most: int = 10) -> str:
         """Lines for people; of a long list the first ``most``."""
         lines = [f"{self.dataset} ({self.title}) in {self.root}"]
         if self.problem is not None:
@@ -161,7 +161,10 @@ _Picture = str | BadPicture | None
 def _decoded(split: Split) -> list[_Picture]:
     """Of each picture the SHA-256 of its shape and RGB pixels, on all cores (Pillow decodes outside Python's lock)."""
     pictures: list[_Picture] = []
-    with ThreadPoolExecutor(available_cores()) as pool, progress(f"{split.name} pictures", len(split)) as advance:
+    with (
+        ThreadPoolExecutor(available_cores()) as pool,
+        progress(f"decode {split.name}", len(split), unit="pictures") as advance,
+    ):
         for start in range(0, len(split), _BLOCK):
             block = range(start, min(start + _BLOCK, len(split)))
             for picture in pool.map(partial(_pixel_digest, split), block):
@@ -184,7 +187,7 @@ def _files(split: Split, found: Found) -> list[_Picture]:
     """Of each file the SHA-256, where a training and a test picture have its size."""
     sizes = {*found.train.sizes.tolist()} & {*found.test.sizes.tolist()}
     pictures: list[_Picture] = []
-    with progress(f"{split.name} files", len(split)) as advance:
+    with progress(f"read {split.name}", len(split), unit="files") as advance:
         for path, size in zip(split.paths, split.sizes.tolist(), strict=True):
             try:
                 pictures.append(sha256(split.root / path) if size in sizes else None)

@@ -37,7 +37,7 @@ _TURNS = {
 warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
 
 
-def load_picture(split: Split, index: int, *, exif: bool = False, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def load_picture(split: Split, index: int, *, exif: bool = False) -> Image.Image:
     """The picture at that position of the split, in mode RGB.
 
     Raises:
@@ -45,7 +45,7 @@ def load_picture(split: Split, index: int, *, exif: bool = False, max_pixels: in
     """
     path = split.paths[index]
     if split.storage == "files":
-        return open_picture(split.root / path, exif=exif, max_pixels=max_pixels)
+        return open_picture(split.root / path, exif=exif)
     container, _, row = path.rpartition("#")
     if split.storage == "cifar":
         return Image.fromarray(_cifar(split.root / container)[int(row)])
@@ -54,41 +54,38 @@ def load_picture(split: Split, index: int, *, exif: bool = False, max_pixels: in
     raise ValueError(f'no storage is called "{split.storage}"')
 
 
-def open_picture(
-    source: Path | bytes, *, name: object = None, exif: bool = False, max_pixels: int = MAX_PIXELS
-) -> Image.Image:
-    """Decode a file, or bytes called ``name``, by content and not by name: mode RGB, the first frame.
+def open_picture(path: Path, *, exif: bool = False) -> Image.Image:
+    """Decode a file by content and not by name: mode RGB, the first frame.
 
     Alpha is dropped without blending. 16-bit grey is scaled by 1/257, float grey by 255 where it lies in [0, 1].
     ``exif=False`` keeps the pixels as stored, as the paper's code did; ``True`` turns them as the EXIF orientation
-    says. A picture of more than ``max_pixels`` is refused by its header, before anything is allocated.
+    says. A picture of more than ``MAX_PIXELS`` is refused by its header, before anything is allocated.
 
     Raises:
-        UserError: missing, no picture, damaged, cut short or too large; ``where`` is the path or ``name``.
+        UserError: missing, no picture, damaged, cut short or too large; ``where`` is the path.
     """
-    where = source if isinstance(source, Path) else name
-    data = _read(source) if isinstance(source, Path) else source
+    data = _read(path)
     if not data:
-        raise UserError("the file is empty", where=where, do=CHECK)
+        raise UserError("the file is empty", where=path, do=CHECK)
     try:
         with Image.open(BytesIO(data), formats=FORMATS) as image:
             pixels = image.width * image.height
-            if pixels > max_pixels:
+            if pixels > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{pixels:,} pixels")
             image.load()
             return _rgb(_turned(image) if exif else image)
     except Image.DecompressionBombError:
         raise UserError(
-            f"the header claims more than {max_pixels:,} pixels", where=where, do="make the picture smaller"
+            f"the header claims more than {MAX_PIXELS:,} pixels", where=path, do="make the picture smaller"
         ) from None
     except UnidentifiedImageError:
         raise UserError(
             f"no picture in a format that is read here; it starts with {data[:16]!r}",
-            where=where,
+            where=path,
             do=f"{', '.join(FORMATS)} are read; {CHECK}",
         ) from None
     except UserError as error:
-        raise UserError(error.what, where=where, do=CHECK) from None
+        raise UserError(error.what, where=path, do=CHECK) from None
     except MemoryError:
         raise
     except Exception as error:
@@ -99,7 +96,7 @@ def open_picture(
             if cut
             else f"the picture is damaged ({error})"
         )
-        raise UserError(what, where=where, do=CHECK) from error
+        raise UserError(what, where=path, do=CHECK) from error
 
 
 def _read(path: Path) -> bytes:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
 
 from sparse_transfer.core.canonical import Json
 from sparse_transfer.core.registry import Registry
@@ -22,8 +21,8 @@ from sparse_transfer.data.readers import (
     sun,
 )
 from sparse_transfer.data.readers.found import Found
+from sparse_transfer.metrics.confusion import Metric
 
-Metric = Literal["top1", "mean_per_class"]
 Triple = tuple[float, float, float]
 
 IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)

@@ -9,7 +9,7 @@ With ``on_device`` the random crop is drawn here and cut there, for a whole batc
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,8 +23,6 @@ from sparse_transfer.data.decode import MAX_PIXELS
 from sparse_transfer.data.tf_resize import tf_resize
 from sparse_transfer.data.views import View, cut
 from sparse_transfer.models.preprocessing import Preprocessing
-
-Triple = tuple[float, float, float]
 
 SCALE = (0.08, 1.0)  # share of the picture's area that a random crop covers (torchvision's default, and the paper's)
 RATIO = (3 / 4, 4 / 3)  # its width over its height
@@ -138,23 +136,14 @@ class Transform:
         return image if size == image.size else image.resize(size, _RESAMPLING[self.preprocessing.interpolation])
 
 
-def evaluation(
-    preprocessing: Preprocessing, *, exif: bool = False, mean: Triple | None = None, std: Triple | None = None
-) -> Transform:
-    """Shorter side to ``resize``, centre crop. ``mean`` and ``std`` replace the preprocessing's (per-dataset ones)."""
-    return Transform(_with_statistics(preprocessing, mean, std), exif=exif)
+def evaluation(preprocessing: Preprocessing, *, exif: bool = False) -> Transform:
+    """Shorter side to ``resize``, centre crop."""
+    return Transform(preprocessing, exif=exif)
 
 
-def training(
-    preprocessing: Preprocessing,
-    *,
-    exif: bool = False,
-    mean: Triple | None = None,
-    std: Triple | None = None,
-    on_device: bool = False,
-) -> Transform:
+def training(preprocessing: Preprocessing, *, exif: bool = False, on_device: bool = False) -> Transform:
     """A random crop of 8 to 100 % of the area, ratio 3/4 to 4/3, resized to ``crop``; flipped half of the time."""
-    return Transform(_with_statistics(preprocessing, mean, std), random=True, exif=exif, on_device=on_device)
+    return Transform(preprocessing, random=True, exif=exif, on_device=on_device)
 
 
 def random_crop(width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
@@ -198,7 +187,3 @@ def _tf_centre(image: Image.Image, share: float) -> Image.Image:
     side = max(1, int(np.float32(share) * np.float32(min(image.size))))
     left, top = (image.width - side + 1) // 2, (image.height - side + 1) // 2
     return image.crop((left, top, left + side, top + side))
-
-
-def _with_statistics(preprocessing: Preprocessing, mean: Triple | None, std: Triple | None) -> Preprocessing:
-    return replace(preprocessing, mean=mean or preprocessing.mean, std=std or preprocessing.std)

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from sparse_transfer.core.errors import UserError
+from sparse_transfer.core.files import locked
 from sparse_transfer.core.progress import note, warn
 from sparse_transfer.features.writer import About, Writer
 
@@ -45,16 +46,8 @@ def folder_of(root: Path, key: str) -> Path:
 def only_one(folder: Path, what: str) -> Generator[None]:
     """Hold the entry: one process works on it, another one that wants it waits and says so."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{folder}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        note(f"{what}: another process is extracting them, waiting for it")
-        lock.acquire()
-    try:
+    with locked(Path(f"{folder}.lock"), lambda: note(f"{what}: another process is extracting them, waiting for it")):
         yield
-    finally:
-        lock.release()
 
 
 @contextmanager

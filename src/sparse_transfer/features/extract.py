@@ -21,13 +21,10 @@ from sparse_transfer.data.split import Split
 from sparse_transfer.data.transforms import Transform
 from sparse_transfer.features import cache
 from sparse_transfer.features.writer import About, Writer
-from sparse_transfer.inference import Compiled, Engine, Numerics, engines
+from sparse_transfer.inference import Compiled, Engine, Numerics
 from sparse_transfer.models import Backbone
 
 KEY_VERSION = 1  # raised when the same key would mean other features
-BATCH = (
-    16  # fastest on CPU (docs/log.md); any divisor of writer.CHUNK_ROWS makes a resumed extraction equal bit for bit
-)
 
 
 @dataclass(frozen=True)
@@ -38,37 +35,23 @@ class View:
     index: int = 0
 
 
-@dataclass(frozen=True)
-class Features:
-    """Features and labels of a split, in the split's order.
-
-    features: [N, D] float32, finite, read-only, memory-mapped.   labels: [N] int64.
-    seconds: spent on them in this call.   from_cache: nothing had to be computed.   about: where they come from.
-    """
-
-    features: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    seconds: float
-    from_cache: bool
-    about: About
-
-
 def features(
     backbone: Backbone,
     split: Split,
     transform: Transform,
-    engine: Engine | str = "torch",
+    engine: Engine,
     *,
-    batch: int = BATCH,
+    batch: int,
     workers: int | None = None,
     threads: int | None = None,
     cache_root: Path | None = None,
     view: View | None = None,
     numerics: Numerics = "fp32",
-) -> Features:
-    """The features of every picture of the split, from the cache where it holds them.
+) -> NDArray[np.float32]:
+    """[N, D], finite, of every picture in the split's order, from the cache where it holds them: a read-only map.
 
-    batch: pictures the engine takes at once.   workers: decoding threads; threads: the engine's; both one a core by
+    batch: pictures the engine takes at once; with a divisor of ``writer.CHUNK_ROWS`` a resumed extraction is equal bit
+    for bit.   workers: decoding threads; threads: the engine's; both one a core by
     default.   cache_root: default ``core.places.cache_root()``.   view: needed by a random transform, and by it only.
 
     Killed or interrupted, the next call goes on at the chunk of 512 pictures where this one stopped.
@@ -81,20 +64,18 @@ def features(
         raise UserError("the split has no pictures", where=split.root)
     if transform.random != (view is not None):
         raise ValueError("a random transform needs a view, and no other takes one")
-    engine = engines.get(engine) if isinstance(engine, str) else engine
     root = cache_root or places.cache_root()
-    started = time.perf_counter()
     about = _about(backbone, split, transform, engine, view, numerics)
     folder = cache.folder_of(root, about.key)
 
     if folder.is_dir() and cache.damage(folder, about.images, about.dim, split.labels) is None:
         with suppress(FileNotFoundError):  # another process pruned it this very moment
-            return _opened(folder, started, from_cache=True)
+            return _opened(folder)
     with cache.explained(root, about.images * about.dim * 4), cache.only_one(folder, f"features of {split.name}"):
         if folder.is_dir():  # another process may have finished it by now
             damage = cache.damage(folder, about.images, about.dim, split.labels)
             if damage is None:
-                return _opened(folder, started, from_cache=True)
+                return _opened(folder)
             warn(f"{folder}: {damage}; what is damaged is made anew")
             cache.demote(folder)
         writer = Writer(folder.with_name(f"{folder.name}.partial"), about.images, about.dim)
@@ -110,7 +91,7 @@ def features(
                 _extract(writer, split, transform, compiled, batch, workers, view)
         created = datetime.now(UTC).isoformat(timespec="seconds")
         writer.finish(split.labels, replace(about, seconds=round(writer.seconds(), 3), created=created))
-    return _opened(folder, started, from_cache=False)
+    return _opened(folder)
 
 
 def _about(
@@ -179,13 +160,6 @@ def _extract(
             advance(len(rows))
 
 
-def _opened(folder: Path, started: float, *, from_cache: bool) -> Features:
+def _opened(folder: Path) -> NDArray[np.float32]:
     cache.touch(folder)
-    values = np.load(folder / "features.npy", mmap_mode="r")
-    return Features(
-        values,
-        np.load(folder / "labels.npy"),
-        time.perf_counter() - started,
-        from_cache,
-        About.read(folder / "about.json"),
-    )
+    return np.load(folder / "features.npy", mmap_mode="r")

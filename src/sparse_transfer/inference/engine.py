@@ -30,6 +30,11 @@ class Availability:
     def __bool__(self) -> bool:
         return self.what is None
 
+    def require(self, where: str) -> None:
+        """Raise ``UserError`` at ``where`` if it cannot run here."""
+        if self.what is not None:
+            raise UserError(self.what, where=where, do=self.do)
+
 
 @dataclass(frozen=True)
 class PlanNode:
@@ -109,9 +114,7 @@ def engine(name: str) -> Engine:
         UserError: no such engine, or what it lacks and the command that brings it.
     """
     found = engines.get(name)
-    availability = found.available()
-    if not availability:
-        raise UserError(availability.what or "", where=f"engine {name}", do=availability.do)
+    found.available().require(f"engine {name}")
     return found
 
 

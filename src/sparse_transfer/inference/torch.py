@@ -41,9 +41,7 @@ class TorchEngine:
         self, backbone: Backbone, *, batch: int, threads: int, input_size: int, numerics: Numerics = "fp32"
     ) -> "TorchCompiled":
         """See ``Engine.compile``. bf16 means weights and activations; a layer sums in float32."""
-        availability = self.available()
-        if not availability:
-            raise UserError(availability.what or "", where=f"engine {self.name}", do=availability.do)
+        self.available().require(f"engine {self.name}")
         module = folded(copy.deepcopy(backbone.module).eval().requires_grad_(False))
         module = module.to(self.device, DTYPES[numerics]).to(memory_format=torch.channels_last)
         return TorchCompiled(module, backbone, Plan(self.name, numerics, batch, threads, input_size))

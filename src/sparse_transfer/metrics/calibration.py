@@ -12,7 +12,7 @@ BINS = 15  # Guo et al. 2017, section 5
 def cross_entropy(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
     """Mean of -log softmax(logits)[label], in nats. logits: [N, C] finite.   labels: [N] in [0, C)."""
     _check(logits, labels)
-    return float(-np.take_along_axis(_log_softmax(logits), labels[:, None].astype(np.int64), axis=1).mean())
+    return float(-np.take_along_axis(log_softmax(logits), labels[:, None].astype(np.int64), axis=1).mean())
 
 
 def expected_calibration_error(logits: NDArray[np.floating], labels: NDArray[np.integer], bins: int = BINS) -> float:
@@ -24,7 +24,7 @@ def expected_calibration_error(logits: NDArray[np.floating], labels: NDArray[np.
     _check(logits, labels)
     if bins < 1:
         raise UserError(f"{bins} bins", do="at least 1")
-    confidence = np.exp(_log_softmax(logits).max(axis=1))
+    confidence = np.exp(log_softmax(logits).max(axis=1))
     correct = logits.argmax(axis=1) == labels
     edges = np.arange(1, bins + 1) / bins
     # Rounding can lift a confidence a hair above 1; it belongs to the last bin.
@@ -40,7 +40,7 @@ def _check(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> None:
         raise UserError(f"{len(labels):,} labels and logits of {len(logits):,} images")
 
 
-def _log_softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+def log_softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     """[N, C]; the largest logit is taken out first, so nothing overflows."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparse_transfer.core.errors import UserError
+
+Metric = Literal["top1", "mean_per_class"]
+"""Which accuracy is the headline."""
 
 
 @dataclass(frozen=True, eq=False)

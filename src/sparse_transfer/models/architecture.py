@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import nn
@@ -65,7 +66,7 @@ class Architecture:
         name, args = value.get("name"), value.get("args", {})
         if not isinstance(name, str) or not isinstance(args, Mapping) or set(value) - {"name", "args"}:
             raise UserError(f"{dict(value)!r} is not an architecture", do='it needs "name" and "args"')
-        return cls.checked(name, {k: v for k, v in args.items() if isinstance(v, bool | int | float | str)})
+        return cls.checked(name, cast(Mapping[str, Argument], args))
 
     @classmethod
     def checked(cls, name: str, args: Mapping[str, Argument]) -> "Architecture":

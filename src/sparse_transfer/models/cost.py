@@ -16,7 +16,6 @@ class LayerCost:
 
     name: str
     op: Literal["conv", "linear"]
-    weight_shape: tuple[int, ...]
     size: int
     kept: int
     macs_dense: int
@@ -51,11 +50,10 @@ def cost(backbone: Backbone, input_size: int) -> Cost:
     for node in backbone.graph(input_size):
         if node.weight is None or node.op not in ("conv", "linear"):
             continue
-        shape = tuple(backbone.module.get_parameter(node.weight).shape)
-        size = prod(shape)
+        size = backbone.module.get_parameter(node.weight).numel()
         pixels = prod(node.output_shape[1:])  # 1 for a linear layer, whose output is [D]
         alive = kept.get(node.weight, size)
-        rows.append(LayerCost(node.name, node.op, shape, size, alive, size * pixels, alive * pixels))
+        rows.append(LayerCost(node.name, node.op, size, alive, size * pixels, alive * pixels))
     return Cost(input_size, tuple(rows))
 
 
@@ -63,8 +61,7 @@ def head_cost(head: Head, name: str = "head") -> LayerCost:
     """MACs of the linear classifier for one picture."""
     size = head.weight.numel()
     kept = size if head.kept is None else int(head.kept.sum())
-    classes, width = head.weight.shape
-    return LayerCost(name, "linear", (classes, width), size, kept, size, kept)
+    return LayerCost(name, "linear", size, kept, size, kept)
 
 
 def sparsities(network: Network) -> Sparsities:

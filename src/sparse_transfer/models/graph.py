@@ -1,4 +1,4 @@
-"""A backbone as a flat list of operations: the one form that cost, the native engine and the ONNX writer read.
+"""A backbone as a flat list of operations: the one form that cost and the import of ONNX files read.
 
 How a module becomes one is in ``tracing.py`` and ``translation.py``.
 """

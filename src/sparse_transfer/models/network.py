@@ -169,12 +169,16 @@ def digest(architecture: Architecture, tensors: Mapping[str, Tensor], masks: Map
         tensor = tensors[name]
         if name in masks:  # a pruned weight is +0 whatever the module holds: -0.0 is no other network
             tensor = tensor.detach().cpu().masked_fill(~masks[name], 0)
-        sha.update(f"\0{name}\0{str(tensor.dtype).removeprefix('torch.')}\0{list(tensor.shape)}\0".encode())
+        sha.update(f"\0{name}\0{dtype_name(tensor.dtype)}\0{list(tensor.shape)}\0".encode())
         sha.update(raw_bytes(tensor))
         if name in masks:
             sha.update(b"\0mask\0")
             sha.update(raw_bytes(masks[name]))
     return sha.hexdigest()
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def raw_bytes(tensor: Tensor) -> memoryview:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import Literal, get_args
 
 from sparse_transfer.core.canonical import Json
@@ -41,8 +42,9 @@ class Preprocessing:
             raise UserError(f'the channel order is "{self.channel_order}"', do='it is "rgb" or "bgr"')
         if not 1 <= self.crop <= self.resize <= 4096:
             raise UserError(f"a crop of {self.crop} px from {self.resize} px", do="1 <= crop <= resize <= 4096")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise UserError("mean and std need three numbers each, std above 0", where="preprocessing")
+        numbers = (*self.mean, *self.std)
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0 or not all(map(isfinite, numbers)):
+            raise UserError("mean and std need three finite numbers each, std above 0", where="preprocessing")
         if self.antialias == (self.interpolation == "tf1_bicubic"):
             said = "with" if self.antialias else "without"
             raise UserError(

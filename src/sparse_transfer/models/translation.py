@@ -105,7 +105,7 @@ class Translation:
         return UserError(
             f"it computes {what} -> {shape} {place}, which the graph has no operation for",
             where=self.where,
-            do="cost, export and the engines other than torch need one: use --engine torch",
+            do="everything but the cost works without the graph",
         )
 
     # ------------------------------------------------------------------------------------------ pieces

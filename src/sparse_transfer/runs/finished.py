@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 RUN, RESULT, CONFUSION = "run.json", "result.json", "confusion.npz"
 HEAD, NETWORK = "head.safetensors", "network.safetensors"
-STATES = "state-*.safetensors"  # one an epoch, of a run in work
+STATES = "state-*.safetensors"  # of a run in work, by the number of updates
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,10 @@ class FinishedRun:
             classes = tuple(json.loads(file.metadata()["classes"]))
             return Head(file.get_tensor("weight").clone(), file.get_tensor("bias").clone(), classes)
 
+    def network(self) -> Path | None:
+        """The file of the network that was trained; None of a run that kept none, or lost it."""
+        return self._as_written(NETWORK)
+
     def _arrays(self) -> dict[str, NDArray[np.int64]]:
         path = self._as_written(CONFUSION)
         if path is None:
@@ -86,8 +90,8 @@ def records(roots: Sequence[Path]) -> list[FinishedRun]:
     """All finished runs below the folders, each once, in the order of their paths; damaged ones are named, left out."""
     folders: set[Path] = set()
     for root in roots:
-        if not root.exists():
-            raise UserError("there is no such folder", where=root, do="name a folder of runs")
+        if not root.is_dir():
+            raise UserError("there is no such folder of runs", where=root, do="name the folder that --runs had")
         folders |= {path.parent.resolve() for path in root.rglob(RESULT)}
     finished = [(folder, _read_result(folder / RESULT)) for folder in sorted(folders)]
     return [FinishedRun(folder, result) for folder, result in finished if result is not None]

@@ -8,13 +8,12 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from sparse_transfer.core.canonical import Json
-from sparse_transfer.metrics.confusion import Confusion
+from sparse_transfer.metrics.confusion import Confusion, Metric
 from sparse_transfer.metrics.intervals import Interval, mean_per_class_interval, wilson
 from sparse_transfer.runs.environment import Hardware, git_commit, hardware, versions
 from sparse_transfer.runs.identity import RECORD_VERSION, RunIdentity
 from sparse_transfer.runs.tolerant import decode, encode
 
-Metric = Literal["top1", "mean_per_class"]
 SelectedOn = Literal["validation", "test"]
 
 

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sparse_transfer.core.canonical import Json
 from sparse_transfer.core.errors import UserError
-from sparse_transfer.core.files import atomic_write, named, sha256, write_text
+from sparse_transfer.core.files import atomic_write, locked, named, sha256, write_json
 from sparse_transfer.core.progress import note
 from sparse_transfer.metrics.confusion import Confusion
 from sparse_transfer.runs import events
@@ -124,7 +123,7 @@ class Run:
         clean["not_finite"] = lost
         result = RunResult.from_json(clean)  # what cannot be read again is not written
         self.log({"event": "finish"})
-        _write_json(self.folder / RESULT, clean)
+        write_json(self.folder / RESULT, clean)
         self.finished = FinishedRun(self.folder, result)
         for state in self.folder.glob(STATES):
             state.unlink(missing_ok=True)
@@ -239,29 +238,22 @@ class RunStore:
 
     @contextmanager
     def _lock(self, identity: RunIdentity, wait: bool) -> Generator[None]:
-        from filelock import FileLock, Timeout
-
         folder = self.root / identity.folder
+
+        def taken() -> None:
+            owner = self._owner(identity)
+            if not wait:
+                raise UserError(f"{owner} works on this run", where=folder, do="wait for it or stop it")
+            note(f"{folder}: {owner} works on this run; waiting for it")
+
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
                 f"no run can be kept here ({error.strerror})", where=self.root, do="name another folder with --runs"
             ) from None
-        lock = FileLock(folder.with_name(f".{folder.name}.lock"))
-        try:
-            with named(folder.parent):
-                lock.acquire(timeout=0)
-        except Timeout:
-            owner = self._owner(identity)
-            if not wait:
-                raise UserError(f"{owner} works on this run", where=folder, do="wait for it or stop it") from None
-            note(f"{folder}: {owner} works on this run; waiting for it")
-            lock.acquire(poll_interval=0.2)
-        try:
+        with locked(folder.with_name(f".{folder.name}.lock"), taken):
             yield
-        finally:
-            lock.release()
 
     def _owner(self, identity: RunIdentity) -> str:
         folders = list(itertools.takewhile(Path.exists, self._attempts(identity)))
@@ -276,10 +268,5 @@ def _prepared(record: RunRecord, folder: Path, trackers: Trackers) -> Run:
         folder.mkdir(exist_ok=True)
         for leftover in folder.glob(".*.tmp"):  # of a process killed while it wrote
             leftover.unlink()
-        _write_json(folder / RUN, record.to_json())
+        write_json(folder / RUN, record.to_json())
         return Run(record, folder, EventLog(folder / events.NAME), trackers)
-
-
-def _write_json(path: Path, value: Json) -> None:
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_text(path, text)

@@ -18,7 +18,7 @@ class KnnSettings:
 
     def __post_init__(self) -> None:
         if self.neighbours < 1:
-            raise UserError(f"{self.neighbours} neighbours", where="--neighbours", do="give at least 1")
+            raise UserError(f"{self.neighbours} neighbours", where="neighbours", do="give at least 1")
 
 
 def predict(features: Features, labels: Labels, queries: Features, settings: KnnSettings) -> NDArray[np.int64]:

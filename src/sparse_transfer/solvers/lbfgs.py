@@ -63,7 +63,7 @@ class LbfgsSettings:
                     do="give a finite value above 0: without it, the weights of separable classes grow without end",
                 )
         if not 0 < self.tolerance < 1:
-            raise UserError(f"a tolerance of {self.tolerance:g}", where="--tolerance", do="it lies between 0 and 1")
+            raise UserError(f"a tolerance of {self.tolerance:g}", where="tolerance", do="it lies between 0 and 1")
         if self.max_iter < 1 or self.memory < 1:
             raise UserError(f"{self.max_iter} iterations, a memory of {self.memory}", do="both are at least 1")
 

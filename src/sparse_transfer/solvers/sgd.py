@@ -48,9 +48,9 @@ class SgdSettings:
         if self.batch_size < 1 or self.epochs < 1:
             raise UserError(f"batches of {self.batch_size}, {self.epochs} epochs", do="both are at least 1")
         if not 0 <= self.momentum < 1:
-            raise UserError(f"a momentum of {self.momentum}", where="--momentum", do="it lies in [0, 1)")
+            raise UserError(f"a momentum of {self.momentum}", where="momentum", do="it lies in [0, 1)")
         if not 0 <= self.weight_decay < math.inf:
-            raise UserError(f"a weight decay of {self.weight_decay}", where="--weight-decay", do="it is 0 or more")
+            raise UserError(f"a weight decay of {self.weight_decay}", where="weight_decay", do="it is 0 or more")
 
     @property
     def lrs(self) -> tuple[float, ...]:

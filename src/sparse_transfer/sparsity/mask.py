@@ -17,6 +17,20 @@ class MaskViolation(UserError):
     """A weight outside the mask is not zero."""
 
 
+def audit(name: str, weight: Tensor, kept: Tensor, *, do: str = "call mask.apply_ after every optimiser step") -> None:
+    """Raise ``MaskViolation`` where ``weight`` is non-zero (or NaN) outside ``kept``."""
+    pruned = ~kept.to(weight.device)
+    leaked = weight.ne(0).logical_and_(pruned)  # NaN != 0 holds, so NaN is a leak too
+    if bool(leaked.any()):
+        found = weight[leaked]
+        raise MaskViolation(
+            f"{found.numel():,} of {int(pruned.sum()):,} pruned weights are non-zero"
+            f" (largest |w| = {float(found.abs().max()):.3g})",
+            where=name,
+            do=do,
+        )
+
+
 def prunable_weights(module: nn.Module) -> dict[str, Tensor]:
     """Name -> weight of every convolution and linear layer, in network order; never a bias, never BatchNorm."""
     return {
@@ -97,16 +111,7 @@ class Mask(Mapping[str, Tensor]):
     def audit(self, module: nn.Module) -> None:
         """Raise ``MaskViolation`` at the first weight that is non-zero (or NaN) outside the mask."""
         for name, kept in self._kept.items():
-            weight = module.get_parameter(name).detach()
-            pruned = weight[~kept.to(weight.device)]
-            leaked = pruned[pruned != 0]  # NaN != 0 holds, so NaN is a leak too
-            if leaked.numel():
-                raise MaskViolation(
-                    f"{leaked.numel():,} of {pruned.numel():,} pruned weights are non-zero"
-                    f" (largest |w| = {float(leaked.abs().max()):.3g})",
-                    where=name,
-                    do="call mask.apply_ after every optimiser step",
-                )
+            audit(name, module.get_parameter(name).detach(), kept)
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """Name -> (kept, size), exact Python integers."""

@@ -7,6 +7,8 @@ from typing import TypeVar
 
 import torch
 
+from sparse_transfer.core.canonical import Json
+
 T = TypeVar("T")
 
 
@@ -39,6 +41,11 @@ class Busy:
         yield
         last.record()
         self._updates.append((first, last))
+
+    def told(self, pictures: int) -> dict[str, Json]:
+        """At the end of an epoch of so many pictures, for its line: the device's share of the time, and the rate."""
+        share = self.share()
+        return {"busy": share, "pictures_per_s": pictures / (time.perf_counter() - self._began)}
 
     def share(self) -> float:
         """Of the time since the epoch began, in [0, 1]."""

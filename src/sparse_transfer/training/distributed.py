@@ -23,6 +23,8 @@ from sparse_transfer.sparsity import MaskViolation
 
 T = TypeVar("T")
 
+NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+JOINING = timedelta(minutes=5)  # until all processes have started
 TIMEOUT = timedelta(minutes=30)  # a process may wait while the first one writes, or decodes its last batch
 
 # gloo's threads outlive the group (DistributedDataParallel keeps it), and let go of the last tensors a moment after all
@@ -55,17 +57,13 @@ class Group:
         Tensors on CUDA are exchanged by nccl; digests, counts and the wish to stop stay on the CPU, by gloo.
 
         Raises:
-            UserError: the environment says that there are others, and not where; or there are too few GPUs.
+            UserError: the environment says that there are others, and not where; there are too few GPUs; another
+                process ended, or never came.
         """
-        if "WORLD_SIZE" not in os.environ:
+        if os.environ.get("WORLD_SIZE", "1") == "1":
             yield cls()
             return
-        try:
-            rank, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-        except (KeyError, ValueError) as error:
-            raise UserError(
-                f"WORLD_SIZE is set and RANK or LOCAL_RANK is not ({error})", do="start it with torchrun"
-            ) from None
+        rank, size, local = _from_environment()
         if device == "cuda":
             if local >= (gpus := torch.cuda.device_count()):
                 raise UserError(
@@ -73,12 +71,28 @@ class Group:
                     do=f"start torchrun with --nproc-per-node {gpus}",
                 )
             torch.cuda.set_device(local)  # else events, streams and nccl of every process lie on the first one
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=TIMEOUT)
+        try:
+            store, *_ = next(dist.rendezvous("env://", timeout=JOINING))
+            backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+        except (RuntimeError, OSError) as error:
+            raise UserError(
+                f"the other processes cannot be reached ({str(error).partition(chr(10))[0]})",
+                where=f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}",
+                do="start it with torchrun",
+            ) from None
         try:
             yield cls(rank, size, local)
+            time.sleep(RELEASE_S)
+        except RuntimeError as error:
+            if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+                raise
+            raise UserError(
+                f"process {rank} cannot go on: another one ended",
+                do="see what that one said; the same command goes on from the last state",
+            ) from None
         finally:
             dist.destroy_process_group()
-            time.sleep(RELEASE_S)
 
     def wrapped(self, model: nn.Module) -> nn.Module:
         """The model as one of several: gradients are averaged over the processes after each backward pass."""
@@ -131,6 +145,20 @@ class Group:
             raise MaskViolation(
                 f"{what} of process {others[0]} differs from that of process 0", do="start again from the last state"
             )
+
+
+def _from_environment() -> tuple[int, int, int]:
+    """RANK, WORLD_SIZE and LOCAL_RANK, of an environment that has all that is needed to find the others."""
+    if missing := [name for name in NAMES if name not in os.environ]:
+        raise UserError(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, and {', '.join(missing)} not set",
+            do="start it with torchrun, or unset WORLD_SIZE",
+        )
+    try:
+        rank, size, local = (int(os.environ[name]) for name in NAMES[:3])
+    except ValueError as error:
+        raise UserError(f"RANK, WORLD_SIZE or LOCAL_RANK is no number ({error})", do="start it with torchrun") from None
+    return rank, size, local
 
 
 def rounds(parts: Sequence[NDArray[np.int64]], group: Group) -> list[NDArray[np.int64]]:

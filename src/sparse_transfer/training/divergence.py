@@ -10,27 +10,29 @@ from sparse_transfer.training.state import Position
 LOWER = 0.1  # what a restart leaves of the learning rate
 
 
-def place_of(position: Position) -> str:
-    """Where a training is, for people."""
-    return f"epoch {position.epoch + 1}, update {position.update + 1}"
+def place_of(position: Position, *, in_update: bool = True) -> str:
+    """Where a training is, for people: at an update, or between it and the one before."""
+    if in_update:
+        return f"epoch {position.epoch + 1}, update {position.update + 1}"
+    return f"epoch {position.epoch + 1}, after update {position.update}"
 
 
 def require_restart(
-    settings: TrainSettings, what: str, broken: Position, rate: float, names: Sequence[str] = ()
+    settings: TrainSettings, what: str, broken: Position, place: str, rate: float, names: Sequence[str] = ()
 ) -> None:
     """Raise ``UserError`` unless a restart was asked for and one is left.
 
-    what: is not finite, at the position ``broken``.   names: the pictures of that update, where it was one.
+    what: is not finite, at the position ``broken``, which is ``place``.   names: the pictures of that update, where it
+    was one.
     """
     if settings.on_divergence == "restart" and broken.restarts < settings.restarts:
         return
     tried = f" after {broken.restarts} restarts" if broken.restarts else ""
     pictures = f", pictures {listed(list(names), most=64)}" if names else ""
-    raise UserError(
-        f"{what} is not finite{tried} (learning rate {rate:.3g}{pictures})",
-        where=place_of(broken),
-        do="lower --lr, add --clip-grad 1, or let it go back by itself with --on-divergence restart",
-    )
+    advice = "lower --lr, or add --clip-grad 1"
+    if settings.on_divergence == "stop":
+        advice = "lower --lr, add --clip-grad 1, or let it go back by itself with --on-divergence restart"
+    raise UserError(f"{what} is not finite{tried} (learning rate {rate:.3g}{pictures})", where=place, do=advice)
 
 
 def slower(saved: Position, broken: Position) -> Position:

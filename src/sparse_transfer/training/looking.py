@@ -54,7 +54,7 @@ def logits_of(
     with (
         torch.inference_mode(),
         closing(on_device(loader, device)) as arriving,
-        progress(f"look at {split.name}", len(mine)) as advance,
+        progress(f"look at {split.name}", len(mine), unit="pictures") as advance,
     ):
         for batch in arriving:
             if stop is not None and stop.asked and group.size == 1:

@@ -92,7 +92,8 @@ class _Run:
         self.position = Position()
         self.best: dict[str, Tensor] = {}  # counts of the best epoch; where it is kept, its tensors and logits
         self.logits: NDArray[np.float32] | None = None
-        self.busy: float | None = None  # a time of this process, so no part of the history
+        self.speed: dict[str, Json] = {}  # of this process in the epoch
+        self.sparsity: float | None = None
         limit = learner.execution.cache_bytes
         self.cache = PictureCache(limit) if limit else None
 
@@ -120,7 +121,7 @@ class _Run:
 
     def _become(self, state: State) -> None:
         old = state.position
-        self.position = replace(old, history=list(old.history), seconds=dict(old.seconds))
+        self.position = replace(old, seconds=dict(old.seconds))
         self.best = {
             name.removeprefix("best/"): value for name, value in state.tensors.items() if name.startswith("best/")
         }
@@ -141,13 +142,14 @@ class _Run:
         broken, order = self.position, self._order()
         rate = self._rate(self._factor(broken.update, len(order)))
         pictures = order[broken.update].tolist() if error.in_update else []
-        require_restart(self.settings, error.what, broken, rate, [self.task.train.paths[i] for i in pictures])
+        place = place_of(broken, in_update=error.in_update)
+        require_restart(self.settings, error.what, broken, place, rate, [self.task.train.paths[i] for i in pictures])
         state = self._newest()
         if state is None:
-            raise UserError(f"{error.what} is not finite, and no state to go back to is kept", where=place_of(broken))
+            raise UserError(f"{error.what} is not finite, and no state to go back to is kept", where=place)
         self._become(replace(state, position=slower(state.position, broken)))
         warn(
-            f"{place_of(broken)}: {error.what} is not finite at rate {rate:.3g};"
+            f"{place}: {error.what} is not finite at rate {rate:.3g};"
             f" back to epoch {self.position.epoch + 1} at a tenth"
         )
         self.log({"event": "restart", "epoch": broken.epoch + 1, "update": broken.update, "lr": rate})
@@ -159,6 +161,7 @@ class _Run:
         """The updates of the epoch that are left."""
         began = time.perf_counter()
         position, task, learner, order = self.position, self.task, self.learner, self._order()
+        self.sparsity = learner.mask.sparsity()
         done, total = sum(len(update) for update in order[: position.update]), len(task.train)
         busy = Busy(learner.device)
         feed = fed(
@@ -186,7 +189,7 @@ class _Run:
                 began = self._spent("train", began)
                 advance(pictures, self._shown())
                 self._pause(stop)
-        self.busy = busy.share() if done < total else None
+        self.speed = busy.told(total - done) if done < total else {}
         learner.audit()
         learner.require_finite()
         self._spent("train", began)
@@ -238,7 +241,8 @@ class _Run:
 
     def _shown(self) -> str:
         position = self.position
-        return f"loss {position.loss_sum / position.seen:.3f}  acc {position.correct / position.seen:.1%}"
+        sparse = "" if self.sparsity is None else f"  sparse {self.sparsity:.1%}"
+        return f"loss {position.loss_sum / position.seen:.3f}  top-1 {position.correct / position.seen:.1%}{sparse}"
 
     # --- between epochs
 
@@ -253,9 +257,7 @@ class _Run:
         if not np.isfinite(logits).all():
             raise NotFinite("what the network says of the pictures looked at")
         self.logits = logits
-        event = self._noted(logits)
-        self.position.history.append(event)
-        self.log({"event": "epoch", **event, "busy": self.busy})
+        self.log({"event": "epoch", **self._noted(logits), **self.speed})
         self._step_to_next_epoch()
         self._spent("look", began)
         if self.states.due(epoch_ends=True) or self.is_over or stop.asked:

@@ -61,11 +61,13 @@ class Trainable(nn.Module):
             layer.eval()
         return self
 
-    @property
-    def has_moving_statistics(self) -> bool:
-        """Whether any BatchNorm updates its statistics in training."""
-        still = set(map(id, self._still))
-        return any(isinstance(layer, NORMS) and id(layer) not in still for layer in self.backbone.modules())
+
+def has_moving_statistics(backbone: nn.Module, frozen: Sequence[str], freeze_bn: bool) -> bool:
+    """Whether any BatchNorm of a ``Trainable`` updates its statistics in training."""
+    return not freeze_bn and any(
+        isinstance(layer, NORMS) and not any(_below(name, prefix) for prefix in frozen)
+        for name, layer in backbone.named_modules()
+    )
 
 
 def new_head(width: int, classes: int, seed: int) -> nn.Linear:

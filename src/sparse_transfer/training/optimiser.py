@@ -62,16 +62,16 @@ def make_optimiser(settings: OptimiserSettings, model: nn.Module) -> torch.optim
 def depth_of(names: Iterable[str]) -> dict[str, int]:
     """Parameter name -> how deep its block lies, from 0: ``layer1.0``, ``blocks.3`` and a plain ``conv1`` are blocks.
 
-    Blocks are counted in the order in which the network lists them; its stem's parts are one block.
+    Blocks are counted in the order in which the network lists them. What has no number is one block with its like: the
+    stem before the numbered ones (``conv1``, ``bn1``), the last layers after them (``conv_head``, ``norm``), the head.
     """
     blocks: dict[str, int] = {}
     depths: dict[str, int] = {}
+    part = "stem"
     for name in names:
-        parts = name.split(".")
-        numbered = next((i for i, part in enumerate(parts) if re.fullmatch(r"\d+", part)), None)
+        numbered = re.match(r".*?\.\d+(?=\.)", name)
         if numbered is not None:
-            block = ".".join(parts[: numbered + 1])
-        else:
-            block = "head" if parts[0] == "head" else "stem"
+            part = "end"
+        block = numbered[0] if numbered else "head" if name.startswith("head.") else part
         depths[name] = blocks.setdefault(block, len(blocks))
     return depths

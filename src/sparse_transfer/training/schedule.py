@@ -12,7 +12,7 @@ PUBLISHED_BOUNDARIES = (51, 101)  # 51, 50 and 49 epochs: research protocol 1.3,
 
 @dataclass(frozen=True)
 class Schedule:
-    """``step`` multiplies by ``gamma`` at boundaries; ``cosine`` goes from 1 to ``floor``; ``constant`` stays at 1.
+    """``step`` multiplies by ``gamma`` at boundaries; ``cosine`` goes from 1 to 0; ``constant`` stays at 1.
 
     boundaries: epochs, counted from 0, from which the rate is ``gamma`` times the one before.
     warmup: epochs over which the rate rises linearly to its full value, one step of it an update.
@@ -22,15 +22,14 @@ class Schedule:
     boundaries: tuple[int, ...] = PUBLISHED_BOUNDARIES
     gamma: float = 0.1
     warmup: int = 0
-    floor: float = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in ("step", "cosine", "constant"):
             raise UserError(f'"{self.kind}" is no schedule', where="--sched", do="it is step, cosine or constant")
         if self.warmup < 0:
             raise UserError(f"a warm-up of {self.warmup} epochs", where="--warmup-epochs", do="it is 0 or more")
-        if not 0 <= self.floor <= 1 or not 0 < self.gamma <= 1:
-            raise UserError(f"gamma {self.gamma:g} and floor {self.floor:g}", do="both are shares of the rate")
+        if not 0 < self.gamma <= 1:
+            raise UserError(f"a factor of {self.gamma:g}", where="--decay-rate", do="it lies in (0, 1]")
         if list(self.boundaries) != sorted(set(self.boundaries)) or any(epoch < 1 for epoch in self.boundaries):
             raise UserError(
                 f"the rate falls at epochs {list(self.boundaries)}",
@@ -41,7 +40,7 @@ class Schedule:
     def factor(self, epoch: int, step: int, steps: int, epochs: int) -> float:
         """What the rate is multiplied by in update ``step`` (from 0) of ``steps`` in ``epoch`` (from 0) of ``epochs``.
 
-        Cosine: floor + (1 - floor) · (1 + cos(π (t - W) / (E - W))) / 2, t in epochs (Loshchilov & Hutter 2017, eq. 5).
+        Cosine: (1 + cos(π (t - W) / (E - W))) / 2, t in epochs (Loshchilov & Hutter 2017, eq. 5).
         """
         t = epoch + step / steps
         if t < self.warmup:
@@ -51,7 +50,7 @@ class Schedule:
         if self.kind == "constant":
             return 1.0
         share = (t - self.warmup) / max(epochs - self.warmup, 1)
-        return self.floor + (1 - self.floor) * (1 + math.cos(math.pi * share)) / 2
+        return (1 + math.cos(math.pi * share)) / 2
 
 
 def scaled_boundaries(epochs: int) -> tuple[int, ...]:

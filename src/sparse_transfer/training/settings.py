@@ -60,8 +60,9 @@ class TrainSettings:
             )
 
     def to_json(self) -> dict[str, Json]:
-        """Every setting: part of a run's identity."""
-        return asdict(self)
+        """What makes a training another one: part of a run's identity. What follows a loss that is not finite is none
+        of it, so a run that ended there goes on when a restart is asked for."""
+        return {name: value for name, value in asdict(self).items() if name not in ("on_divergence", "restarts")}
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ class Position:
 
     update: within the epoch.   updates: in all.   lr_scale: what restarts left of the learning rate.
     loss_sum, correct, seen: over the pictures of this epoch so far.   best_epoch (from 1), best_value: of the epochs
-    looked at, by what chooses.   history: one object an epoch.   ended: why it ended early.
+    looked at, by what chooses.   ended: why it ended early.
     seconds: by phase, of all attempts together.
     """
 
@@ -42,7 +42,6 @@ class Position:
     best_value: float | None = None
     ended: str | None = None
     seconds: dict[str, float] = field(default_factory=dict[str, float])
-    history: list[dict[str, Json]] = field(default_factory=list[dict[str, Json]])
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,14 @@ class States:
         self.folder = folder
         self.run = run
         self.minutes = minutes
+        self._damaged: list[Path] = []
         self._saved_at = time.monotonic()
         self._cost_s = 0.0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the run has no state yet, whole or not."""
+        return not self._paths()
 
     def due(self, *, epoch_ends: bool) -> bool:
         """Whether it is time: every ``minutes``, and at the end of an epoch unless saving took more than 1 % since."""
@@ -78,10 +83,12 @@ class States:
         return since >= 60 * self.minutes or (epoch_ends and since * SHARE >= self._cost_s)
 
     def save(self, state: State) -> None:
-        """Write the state, then drop all but the newest two."""
+        """Write the state and drop all but the newest two. A damaged one would count as one of them: it goes first."""
         if self.folder is None:
             return
         began = time.monotonic()
+        while self._damaged:
+            self._damaged.pop().unlink(missing_ok=True)
         path = self.folder / f"state-{state.position.updates:09d}.safetensors"
         position: Json = asdict(state.position)
         write_checked(path, state.tensors, {"run": self.run, "position": position, "scalars": dict(state.scalars)})
@@ -92,11 +99,16 @@ class States:
 
     def newest(self) -> State | None:
         """The newest state that is whole; a damaged one is named and passed over. None: begin at the beginning."""
-        for path in self._paths():
+        paths = self._paths()
+        for path in paths:
             try:
                 return read_state(path, self.run)
             except Damaged as error:
-                warn(f"{path}: {error}; the state before it is taken")
+                then = (
+                    "it is the oldest one, so the run begins again" if path == paths[-1] else "the one before is taken"
+                )
+                warn(f"{path}: {error}; {then}")
+                self._damaged.append(path)
         return None
 
     def _paths(self) -> list[Path]:

@@ -4,11 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sparse_transfer.core.errors import UserError
 from sparse_transfer.core.threads import available_cores
 from sparse_transfer.data.split import Split
 from sparse_transfer.data.transforms import Transform
-from sparse_transfer.features import Features, View, features
+from sparse_transfer.features import View, features
 from sparse_transfer.inference import Compiled, Engine, Numerics, engine
 from sparse_transfer.models import Backbone
 
@@ -35,8 +38,10 @@ class Compute:
         if self.device not in DEVICES:  # also where every run is finished, and nothing asks for a device
             raise _no_device(self.device)
 
-    def features(self, backbone: Backbone, split: Split, transform: Transform, view: View | None = None) -> Features:
-        """The backbone's features of a split, from the cache where it holds them."""
+    def features(
+        self, backbone: Backbone, split: Split, transform: Transform, view: View | None = None
+    ) -> NDArray[np.float32]:
+        """[N, D]: the backbone's features of a split, from the cache where it holds them."""
         return features(
             backbone,
             split,

@@ -74,8 +74,8 @@ def evaluate(checkpoint: Checkpoint | Network | str | Path, dataset: str, *, com
         )
     test = read(*parse(dataset)).test
     head = aligned(checkpoint.head, test, checkpoint.path)
-    found = compute.features(checkpoint.backbone, test, evaluation(checkpoint.backbone.preprocessing, exif=True))
-    return measure(head, found.features, test)
+    features = compute.features(checkpoint.backbone, test, evaluation(checkpoint.backbone.preprocessing, exif=True))
+    return measure(head, features, test)
 
 
 def measure(head: Head, features: NDArray[np.float32], test: Split) -> Measured:
@@ -96,12 +96,18 @@ def measure_logits(logits: NDArray[np.float32], test: Split) -> Measured:
     )
 
 
-def aligned(head: Head, test: Split, where: Path) -> Head:
-    """The head with its rows in the order of the split's classes; without names the order is taken to be the same."""
+OTHER_CLASSES = "evaluate on the classes it was fitted for, or fit a head with `sparse-transfer linear`"
+
+
+def aligned(head: Head, test: Split, where: Path, do: str = OTHER_CLASSES) -> Head:
+    """The head with its rows in the order of the split's classes; without names the order is taken to be the same.
+
+    do: what to do about a head for other classes.
+    """
     if not head.classes:
         if len(head.weight) != len(test.classes):
             raise UserError(
-                f"a head of {len(head.weight)} classes, and {len(test.classes)} in the pictures", where=where
+                f"a head of {len(head.weight)} classes, and {len(test.classes)} in the pictures", where=where, do=do
             )
         return head
     strangers = [name for name in test.classes if name not in head.classes]
@@ -109,7 +115,7 @@ def aligned(head: Head, test: Split, where: Path) -> Head:
         raise UserError(
             f"the head does not know {len(strangers)} of the {len(test.classes)} classes: {listed(strangers)}",
             where=where,
-            do="evaluate on the classes it was fitted for, or fit a head with `sparse-transfer linear`",
+            do=do,
         )
     rows = torch.tensor([head.classes.index(name) for name in test.classes])
     kept = None if head.kept is None else head.kept[rows]

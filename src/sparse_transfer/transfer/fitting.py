@@ -64,7 +64,7 @@ def fit_seeds(
     """
     began = time.perf_counter()
     transforms = plan.transforms(backbone, spec)
-    test = compute.features(backbone, splits.test, transforms.test).features
+    test = compute.features(backbone, splits.test, transforms.test)
     watch = Watch(test, splits.test, runs) if plan.protocol.selection == "none" else None
     sanity: float | None = None
     earlier_s = 0.0
@@ -77,13 +77,13 @@ def fit_seeds(
         chosen: list[dict[str, float]] = [{} for _ in heads]
     else:
         views = [None] if plan.pictures == "plain" else [View(VIEW_SEED, index) for index in range(plan.views)]
-        train = [compute.features(backbone, splits.train, transforms.train, view).features for view in views]
+        train = [compute.features(backbone, splits.train, transforms.train, view) for view in views]
         plain, val = train[0], None
         if plan.protocol.selection == "validation":
             if plan.pictures != "plain":
-                plain = compute.features(backbone, splits.train, transforms.test).features
+                plain = compute.features(backbone, splits.train, transforms.test)
             if splits.val is not None:
-                val = compute.features(backbone, splits.val, transforms.test).features
+                val = compute.features(backbone, splits.val, transforms.test)
         features_s = time.perf_counter() - began
         sanity = _nearest_neighbours(train[0], splits.train, test, splits.test)
         if plan.protocol.selection == "none":

@@ -4,7 +4,7 @@ import copy
 import sys
 import time
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from sparse_transfer.checkpoints.file import Checkpoint, load, save
 from sparse_transfer.core.canonical import Json
 from sparse_transfer.core.errors import UserError
-from sparse_transfer.core.progress import note, set_quiet
+from sparse_transfer.core.progress import note, progress, set_quiet
+from sparse_transfer.data.loading import batches
 from sparse_transfer.data.specs import DatasetSpec
 from sparse_transfer.data.split import Splits, stratified_indices
 from sparse_transfer.data.subset import read_to_train
+from sparse_transfer.inference import engines
 from sparse_transfer.models import Head, Network
 from sparse_transfer.runs.events import Event
 from sparse_transfer.runs.finished import FinishedRun
@@ -31,7 +33,7 @@ from sparse_transfer.training.distributed import Group
 from sparse_transfer.training.learner import Learner
 from sparse_transfer.training.looking import logits_of
 from sparse_transfer.training.loop import Task, Trained, train
-from sparse_transfer.training.model import Trainable, network_of, new_head
+from sparse_transfer.training.model import Trainable, has_moving_statistics, network_of, new_head
 from sparse_transfer.training.settings import Execution
 from sparse_transfer.training.state import States
 from sparse_transfer.training.teacher import Renormalised
@@ -91,8 +93,8 @@ def finetune(
         Traceback (most recent call last):
         sparse_transfer.core.errors.UserError: missing.safetensors: there is no such file
     """
-    if execution.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("PyTorch finds no CUDA device", where="--device cuda", do="use --device cpu")
+    if execution.device == "cuda":
+        engines.get("torch-cuda").available().require("--device cuda")
     checkpoint = Checkpoint.of(checkpoint)
     plan = plan or FullPlan.of()
     spec, splits = read_to_train(dataset, shots=shots, fraction=fraction)
@@ -137,8 +139,9 @@ def _identity(job: Job, seed: int) -> RunIdentity:
         **plan.to_json(spec),
         "transforms": plan.transforms(checkpoint.backbone.preprocessing, spec).to_json(),
     }
-    still = plan.settings.freeze_bn
-    if job.group.size > 1 and not (still and plan.settings.objective.mixup == 0):  # else their number changes nothing
+    asked = plan.settings
+    still = not has_moving_statistics(checkpoint.backbone.module, asked.frozen, asked.freeze_bn)
+    if job.group.size > 1 and not (still and asked.objective.mixup == 0):  # else their number changes nothing
         settings["processes"] = job.group.size  # mixup mixes the pictures of one process
     if job.group.size > 1 and not still:
         settings["batch_norm"] = "synchronised" if job.execution.sync_bn else "statistics of each process"
@@ -160,6 +163,8 @@ def _run(job: Job, run: Run | None, folder: Path, seed: int) -> FinishedRun:
     task = _task(job, seed)
     learner = _learner(job, seed)
     states = States(folder, _identity(job, seed).id, minutes=job.execution.save_minutes)
+    if task.selects and states.is_empty:
+        _require_readable(job, task)
 
     def log(event: Event) -> None:
         if run is None:
@@ -195,6 +200,17 @@ def _task(job: Job, seed: int) -> Task:
     return Task(train_part, transforms.train, val, transforms.test, selects=True)
 
 
+def _require_readable(job: Job, task: Task) -> None:
+    """Decode the test pictures, which ``clean`` needs after hours of training: a bad one is better named before."""
+    mine = job.group.share(np.arange(len(job.splits.test)))
+    loader = batches(
+        job.splits.test, task.watched_transform, batch_size=64, workers=job.execution.workers, indices=mine
+    )
+    with closing(loader), progress("check test", len(mine), unit="pictures") as advance:
+        for batch in loader:
+            advance(len(batch))
+
+
 def _learner(job: Job, seed: int) -> Learner:
     checkpoint, plan, settings = job.checkpoint, job.plan, job.plan.for_dataset(job.spec)
     module = copy.deepcopy(checkpoint.backbone.module)
@@ -218,7 +234,7 @@ def _head(job: Job, seed: int) -> tuple[nn.Linear, Tensor | None]:
     known = job.checkpoint.head
     if known is None:
         raise UserError("this checkpoint has no head to keep", where=job.checkpoint.path, do="leave --head keep out")
-    known = aligned(known, job.splits.train, job.checkpoint.path)
+    known = aligned(known, job.splits.train, job.checkpoint.path, do="leave --head keep out")
     _fill(head, known)
     return head, known.kept
 
@@ -243,7 +259,7 @@ def _teacher(job: Job, teacher: Checkpoint) -> nn.Module:
             where=teacher.path,
             do="use a teacher for the same size",
         )
-    known = aligned(teacher.head, job.splits.train, teacher.path)
+    known = aligned(teacher.head, job.splits.train, teacher.path, do="finetune the teacher on this data set first")
     head = nn.Linear(teacher.backbone.feature_dim, len(known.weight))
     _fill(head, known)
     return Renormalised(Trainable(teacher.backbone.module, head), ours, theirs).requires_grad_(False)
@@ -315,14 +331,17 @@ def _line(event: Event, epochs: int) -> str:
     watched = "val" if "val_top1" in event else "test"
     shown = {key: value for key, value in event.items() if isinstance(value, int | float)}
     sparsity = f"  sparsity {shown['sparsity']:.2%}" if "sparsity" in shown else ""
-    busy = f"  busy {shown['busy']:.0%}" if "busy" in shown else ""
+    speed = f"  {shown['pictures_per_s']:.3g} img/s  busy {shown['busy']:.0%}" if "busy" in shown else ""
     return (
         f"epoch {shown['epoch']}/{epochs}  lr {shown['lr']:.2g}  loss {shown['train_loss']:.4f}"
-        f"  train {shown['train_top1']:.2%}  {watched} {shown[f'{watched}_top1']:.2%}{sparsity}{busy}"
+        f"  train {shown['train_top1']:.2%}  {watched} {shown[f'{watched}_top1']:.2%}{sparsity}{speed}"
     )
 
 
 def _copy(run: FinishedRun, output: Path) -> None:
-    """The network of a finished run, verified, at ``output``."""
-    found = load(run.folder / "network.safetensors")
+    """The network of a finished run, the one that it wrote, at ``output``."""
+    path = run.network()
+    if path is None:
+        raise UserError("the run's network is gone", where=run.folder, do="run it again with --force")
+    found = load(path)
     save(found.network, output, origin=found.origin)

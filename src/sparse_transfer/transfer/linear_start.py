@@ -20,9 +20,9 @@ def linear_start(
     Where validation pictures choose the strength, the head is not refitted on them: the epoch is chosen by them later.
     """
     plan = Plan.of(protocol)
-    features = compute.features(backbone, splits.train, transform).features
+    features = compute.features(backbone, splits.train, transform)
     if plan.protocol.selection == "none":
         return fit_heads([features], splits.train.labels, len(splits.train.classes), plan.settings, [seed])[0].head
-    val = None if splits.val is None else compute.features(backbone, splits.val, transform).features
+    val = None if splits.val is None else compute.features(backbone, splits.val, transform)
     best, _ = best_by_validation([features], features, val, splits, plan, seed)
     return best.head

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sparse_transfer.core.files import sha256, write_text
 from sparse_transfer.data.split import Split
+from sparse_transfer.metrics.calibration import log_softmax
 from sparse_transfer.metrics.confusion import Confusion, predict
 
 PER_CLASS, HARDEST = "per_class.csv", "hardest.json"
@@ -39,8 +40,7 @@ def per_class(confusion: Confusion) -> str:
 
 def hardest(logits: NDArray[np.float32], test: Split) -> list[dict[str, str | float]]:
     """The test pictures with the largest loss, worst first: path, class, prediction, its probability, loss in nats."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    log_p = log_softmax(logits)
     loss = -log_p[np.arange(len(logits)), test.labels]
     predictions = predict(logits)
     return [

@@ -66,8 +66,7 @@ class Plan:
         """
         rules = protocols.get(protocol)
         name = solver or ("sgd" if augment else rules.solver)
-        solvers.get(name)  # or the nearest name
-        if name == "sgd":
+        if solvers.get(name) is SgdSettings:  # or the nearest name
             _refuse({"--l2": l2, "--max-iter": max_iter}, "sgd", "lbfgs")
             usual = SgdSettings(lr=CLEAN_LRS) if rules.selection == "validation" and not augment else SgdSettings()
             given = {"lr": lr, "epochs": epochs, "batch_size": batch_size}

@@ -33,8 +33,8 @@ def verify(network: Network, pictures: str | Path, *, compute: Compute = DEFAULT
     if not set(test.classes) <= set(head.classes):
         head = replace(head, classes=())
     head = aligned(head, test, root)
-    found = compute.features(network.backbone, test, evaluation(network.backbone.preprocessing))
-    accuracy = measure(head, found.features, test).accuracy
+    features = compute.features(network.backbone, test, evaluation(network.backbone.preprocessing))
+    accuracy = measure(head, features, test).accuracy
     interval = accuracy.top1_interval
     return Verified(str(root), accuracy.correct, accuracy.total, interval.low, interval.high)
 

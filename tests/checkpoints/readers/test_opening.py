@@ -80,7 +80,17 @@ def test_real_files_of_other_formats_are_named(test_data: Path) -> None:
             open_container(weights / name)
 
 
-def test_safetensors_are_read_with_their_metadata(tmp_path: Path) -> None:
+def test_a_safetensors_header_whose_length_begins_as_a_pickle_does_is_no_pickle(tmp_path: Path) -> None:
+    tensors = {"a": torch.arange(3.0)}
+    for length in (0x280, 0x380, 0x480, 0x580):
+        save_file(tensors, tmp_path / "x", {"note": ""})
+        short = length - int.from_bytes((tmp_path / "x").read_bytes()[:8], "little")
+        save_file(tensors, tmp_path / "x", {"note": "-" * short})
+        assert (tmp_path / "x").read_bytes()[:2] == length.to_bytes(2, "little")
+        assert same(read_all(open_container(tmp_path / "x").root), tensors)
+
+
+def test_safetensors_are_read_in_every_kind_of_number(tmp_path: Path) -> None:
     tensors = {
         f"a.{dtype}": torch.arange(6).to(dtype).reshape(2, 3)
         for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool, torch.float64)
@@ -88,7 +98,7 @@ def test_safetensors_are_read_with_their_metadata(tmp_path: Path) -> None:
     tensors |= {"empty": torch.zeros(0, 3), "scalar": torch.tensor(2.5), "f8": torch.ones(3).to(torch.float8_e4m3fn)}
     save_file(tensors, tmp_path / "x", {"format": "pt", "who": "é"})
     container = open_container(tmp_path / "x")
-    assert (container.kind, container.metadata) == ("safetensors", {"format": "pt", "who": "é"})
+    assert container.kind == "safetensors"
     assert same(read_all(container.root), dict(sorted(tensors.items())))
 
 

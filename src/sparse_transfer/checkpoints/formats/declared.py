@@ -3,7 +3,7 @@
 from sparse_transfer.checkpoints.formats.contract import Evidence, KeyFamily, key_families
 from sparse_transfer.checkpoints.formats.source import Source
 from sparse_transfer.core.errors import UserError
-from sparse_transfer.models import Architecture
+from sparse_transfer.models import Architecture, Head
 
 # IST-DASLab/sparse-imagenet-transfer, models/__init__.py: how many classes the head of each dataset has.
 CLASSES = {
@@ -21,7 +21,7 @@ CLASSES = {
     "pets": 37,
     "SUN397": 397,
 }
-BACKGROUND = 1001  # classes of TensorFlow's ImageNet networks, tensorflow/models, research/slim
+WITH_BACKGROUND = 1001  # TF-slim trains ImageNet with a class 0 for what is none of the thousand
 
 
 def declared_architecture(source: Source, name: str, family: KeyFamily, evidence: Evidence) -> Architecture | None:
@@ -56,14 +56,17 @@ def trained_on(source: Source) -> tuple[str, ...]:
     )
 
 
-def class_warning(source: Source, classes: int | None) -> str | None:
+def class_warnings(source: Source, head: Head | None) -> tuple[str, ...]:
     """A sentence where the head has not as many classes as the dataset that the file names."""
-    if classes == BACKGROUND:
+    classes = None if head is None else len(head.weight)
+    if classes == WITH_BACKGROUND:
         return (
-            f"the head has {BACKGROUND:,} classes: most likely ImageNet's 1,000 with a background class before them, as"
-            " TensorFlow's networks have it, which moves every label by one"
+            f"the head has {WITH_BACKGROUND:,} classes: most likely ImageNet's 1,000 with a background class before"
+            " them, as TensorFlow's networks have it, which moves every label by one",
         )
     expected = CLASSES.get(source.dataset or "")
     if expected is None or classes is None or classes == expected:
-        return None
-    return f'the file says its head is for "{source.dataset}", which has {expected} classes, and the head has {classes}'
+        return ()
+    return (
+        f'the file says its head is for "{source.dataset}", which has {expected} classes, and the head has {classes}',
+    )

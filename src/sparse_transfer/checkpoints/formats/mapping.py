@@ -11,6 +11,7 @@ from sparse_transfer.checkpoints.formats.contract import Decoded, KeyFamily
 from sparse_transfer.checkpoints.readers.container import LazyTensor
 from sparse_transfer.core.errors import UserError, listed
 from sparse_transfer.models import Architecture
+from sparse_transfer.models.network import dtype_name
 from sparse_transfer.sparsity import prunable_weights
 
 COUNTER = "num_batches_tracked"  # torch < 0.4.1 did not have it; it decides nothing in evaluation
@@ -210,7 +211,7 @@ class _Reading:
     def problems(self) -> list[str]:
         """A clause each, whatever the number of tensors that it is about."""
         found = [
-            f"{_are(keys)} stored as {_spelt(dtype)}: quantised weights are not read yet"
+            f"{_are(keys)} stored as {dtype_name(dtype)}: quantised weights are not read yet"
             for dtype, keys in self.whole.items()
         ]
         if self.infinite:
@@ -223,7 +224,7 @@ class _Reading:
     def notes(self) -> list[str]:
         small = (torch.float16, torch.bfloat16)
         return [
-            f"{len(keys)} tensors are stored as {_spelt(dtype)} and become float32"
+            f"{len(keys)} tensors are stored as {dtype_name(dtype)} and become float32"
             + ("; a zero among them may be a small weight that was rounded to 0" if dtype in small else "")
             for dtype, keys in self.converted.items()
         ]
@@ -231,7 +232,3 @@ class _Reading:
 
 def _are(keys: list[str]) -> str:
     return f'"{keys[0]}" is' if len(keys) == 1 else f"{len(keys)} tensors ({listed(keys)}) are"
-
-
-def _spelt(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

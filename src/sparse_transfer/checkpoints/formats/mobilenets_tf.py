@@ -9,6 +9,7 @@ import re
 from torch import Tensor
 
 from sparse_transfer.checkpoints.formats.contract import Evidence, KeyFamily, Rule, Shapes, key_families
+from sparse_transfer.checkpoints.formats.declared import WITH_BACKGROUND
 from sparse_transfer.checkpoints.formats.mobilenets import widths_evidence
 from sparse_transfer.checkpoints.formats.resnets import BICUBIC, RIGL_PREPROCESSING
 from sparse_transfer.checkpoints.formats.resnets_tf import ROOT, numbered
@@ -17,8 +18,7 @@ from sparse_transfer.models import Architecture
 from sparse_transfer.models.mobilenet_v1 import Flavour
 
 BLOCKS = range(1, 14)
-WITH_BACKGROUND = 1001  # TF-slim trains ImageNet with a class 0 for what is none of the thousand
-BACKGROUND = f"a head of {WITH_BACKGROUND:,} classes has the background as its first, which was left out"
+LEFT_OUT = f"a head of {WITH_BACKGROUND:,} classes has the background as its first, which was left out"
 
 
 def recognise_rigl(shapes: Shapes) -> Evidence | None:
@@ -110,6 +110,6 @@ key_families.add(
             Rule("MobilenetV1/Logits/Conv2d_1c_1x1/weight", "fc.weight", slim_head),
             Rule("MobilenetV1/Logits/Conv2d_1c_1x1/bias", "fc.bias", without_background),
         ),
-        assumptions=lambda architecture: (BACKGROUND,),
+        assumptions=lambda architecture: (LEFT_OUT,),
     ),
 )

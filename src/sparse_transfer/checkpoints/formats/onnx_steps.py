@@ -137,6 +137,10 @@ class _Node:
         value = self.attributes.get(name)
         return value if isinstance(value, int | float) else default
 
+    def whole(self, name: str, default: int) -> int:
+        value = self.attributes.get(name)
+        return value if isinstance(value, int) else default
+
     def numbers(self, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
         value = self.attributes.get(name)
         if not isinstance(value, Sequence) or isinstance(value, str | bytes):
@@ -158,7 +162,7 @@ def _step(steps: Steps, node: _Node) -> None:
     if node.op == "Constant" and isinstance(tensor, LazyTensor):
         steps.constants[output] = tensor
         return
-    if node.op in ("Identity", "Transpose") and node.inputs[0] in steps.constants:
+    if node.op in ("Identity", "Transpose") and node.inputs and node.inputs[0] in steps.constants:
         _constant(steps, node, output)
         return
     sources = [steps.keys[name] for name in node.inputs if name in steps.keys]
@@ -187,11 +191,11 @@ def _constant(steps: Steps, node: _Node, output: str) -> None:
 def _calculate(steps: Steps, node: _Node, output: str) -> None:
     """Arithmetic of constants, as far as paddings are made of it."""
     held = [value for name in node.inputs if (value := _whole(steps, name)) is not None]
-    fill = node.attributes.get("value")  # of a ConstantOfShape
+    filling = node.attributes.get("value")  # of a ConstantOfShape
+    fill = _only(filling) if isinstance(filling, LazyTensor) else 0
     value = None
-    if len(held) == len(node.inputs):
-        number = _only(fill) if isinstance(fill, LazyTensor) else 0
-        value = computed(node.op, held, axis=int(node.number("axis", 0)), fill=int(number))
+    if len(held) == len(node.inputs) and math.isfinite(fill):
+        value = computed(node.op, held, axis=node.whole("axis", 0), fill=int(fill))
     if value is not None:
         tensor = torch.from_numpy(value.copy())
         steps.constants[output] = LazyTensor(value.shape, tensor.dtype, tensor.clone)
@@ -254,7 +258,7 @@ def _conv(steps: Steps, node: _Node, source: Key, held: list[str]) -> Key | None
         return None
     source, sides = steps.paddings.taken_in(source, own)
     strides = node.numbers("strides", (1, 1))
-    settings = (shape, strides, sides, node.numbers("dilations", (1, 1)), int(node.number("group", 1)))
+    settings = (shape, strides, sides, node.numbers("dilations", (1, 1)), node.whole("group", 1))
     key = key_of("conv", settings, source)
     if key in steps.layers:  # two alike on one value: no key tells which is which
         return None
@@ -345,6 +349,6 @@ def _is_global(steps: Steps, node: _Node, held: list[str]) -> bool:
         kernel = node.numbers("kernel_shape", ())
         return not any(node.numbers("pads", ())) and node.numbers("strides", ()) == kernel
     axes = node.numbers("axes", ())
-    if held and math.prod(steps.constants[held[0]].shape) == 2:
-        axes = tuple(int(axis) for axis in steps.constants[held[0]].read().flatten())
+    if held and (whole := _whole(steps, held[0])) is not None:
+        axes = tuple(int(axis) for axis in whole.flat)
     return sorted(axis % 4 for axis in axes) == [2, 3]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sparse_transfer.checkpoints.catalog import letters
 from sparse_transfer.checkpoints.readers.container import Container, LazyTensor, StandIn, Tree
 from sparse_transfer.core.errors import UserError, listed
 
@@ -15,6 +16,7 @@ WRAPPERS = ("module.", "_orig_mod.", "_orig_module.", "model.")
 AVERAGES = "n_averaged"  # the counter of torch.optim.swa_utils.AveragedModel, beside "module.…"
 QUERY = "encoder_q."  # MoCo: the network that is trained; encoder_k follows it, and a queue lies beside them
 BARE_SHARE = 0.8
+LARGEST_SETTING = 1e6  # a share or a size in a file is far below; infinity, NaN and what no float holds are none
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Told:
 
     def is_method(self, name: str) -> bool:
         """Whether the method is ``name``, however it is spelt: SR-STE, sr_ste and SRSTE are one."""
-        return self.method is not None and _letters(self.method) == _letters(name)
+        return self.method is not None and letters(self.method) == letters(name)
 
 
 NOTHING_TOLD = Told()
@@ -71,7 +73,7 @@ class Source:
             value = self.beside.get(entry)
             content = value.state if isinstance(value, StandIn) else value  # an argparse.Namespace is never made
             number = content.get(name) if isinstance(content, Mapping) else None
-            if isinstance(number, int | float) and not isinstance(number, bool):
+            if isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < LARGEST_SETTING:
                 return float(number)
         return None
 
@@ -129,10 +131,6 @@ def _query_encoder(tensors: Mapping[str, LazyTensor], prefix: str) -> tuple[dict
     projection = "MoCo's projection, which is no classifier"
     others = {key: projection if key.startswith(prefix + QUERY) else "MoCo's other encoder" for key in tensors}
     return own, {key: why for key, why in others.items() if key not in own}
-
-
-def _letters(name: str) -> str:
-    return "".join(character for character in name.lower() if character.isalnum())
 
 
 def has_tensors(value: Tree) -> bool:

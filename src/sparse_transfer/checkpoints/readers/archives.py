@@ -35,7 +35,7 @@ def unpacked(path: Path) -> Generator[Path]:
     A ``UserError`` from inside the block names the archive in the folder's stead. Raises ``UserError`` for an archive
     that is damaged, holds links, devices or paths outwards, unfolds to too much, or holds no checkpoint or several.
     """
-    if not _is_archive(path):
+    if not is_archive(path):
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="sparse-transfer-") as place:
@@ -50,7 +50,8 @@ def unpacked(path: Path) -> Generator[Path]:
             raise UserError(error.what, where=where, do=error.do) from None
 
 
-def _is_archive(path: Path) -> bool:
+def is_archive(path: Path) -> bool:
+    """Whether its first bytes are those of gzip or tar. Never raises."""
     try:
         head = ends(path)[0] if path.is_file() else b""
     except OSError:

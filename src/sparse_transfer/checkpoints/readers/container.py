@@ -50,7 +50,6 @@ class Container:
     """A foreign file, opened: ``root`` is what its author saved.
 
     kind: ``torch-zip``, ``torch-legacy``, ``safetensors``, ``tf-bundle``, ``tfjs``, ``onnx``.
-    metadata: the safetensors ``__metadata__`` entry, else empty.
     stand_ins: names of the classes in the file that were not looked up, sorted.
     files: where the tensors lie in several files, all of them in order, ``path`` first.
     """
@@ -58,7 +57,6 @@ class Container:
     kind: str
     path: Path
     root: Tree
-    metadata: Mapping[str, str]
     stand_ins: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
 

@@ -41,18 +41,12 @@ def read_onnx(path: Path) -> Container:
     if (size := path.stat().st_size) >= FILE_BYTES_MOST:
         raise Refusal(f"an ONNX file of {size:,} bytes, and there are none above {FILE_BYTES_MOST:,}", ASK_AUTHORS)
     reading = _Reading(path)
-    graphs: list[bytes] = []
-    producer = ""
-    for number, value in reading.fields(_view(path.read_bytes())):
-        if number == 7:
-            graphs.append(_message(value))
-        elif number == 2:
-            producer = _text(value)
+    graphs = [_message(value) for number, value in reading.fields(_view(path.read_bytes())) if number == 7]
     if len(graphs) != 1:
         raise Refusal(f"it holds {len(graphs)} graphs and not one")
     root = reading.graph(graphs[0])
     files = (path, *sorted(reading.external)) if reading.external else ()
-    return Container("onnx", path, root, {"producer": producer}, files=files)
+    return Container("onnx", path, root, files=files)
 
 
 @dataclass

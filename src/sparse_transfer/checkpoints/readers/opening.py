@@ -61,10 +61,11 @@ def reader_of(head: bytes, tail: bytes) -> Callable[[Path], Container] | None:
     """What reads a file that begins and ends so; None where nothing does."""
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return read_torch_zip
-    if _is_pickle(head):
-        return read_torch_legacy
+    # before pickles: a header of 640 bytes, say, begins as a pickle of protocol 2 does
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= HEADER_BYTES_MOST:
         return read_safetensors
+    if _is_pickle(head):
+        return read_torch_legacy
     if tail == TABLE_MAGIC:
         return read_tf_bundle
     # a version, then a producer or a graph
@@ -81,7 +82,7 @@ def _read(path: Path) -> Container:
         raise Refusal("the file is empty")
     reader = reader_of(head, tail)
     if reader is None:
-        raise _unread(head)
+        raise unknown(head)
     return reader(path)
 
 
@@ -92,7 +93,7 @@ def _is_pickle(head: bytes) -> bool:
     )
 
 
-def _unread(head: bytes) -> Refusal:
+def unknown(head: bytes) -> Refusal:
     """What the file is instead, as far as its bytes tell."""
     if head.startswith(_HDF5):
         return Refusal(

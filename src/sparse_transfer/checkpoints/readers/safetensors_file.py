@@ -45,13 +45,12 @@ def read_safetensors(path: Path) -> Container:
 
     try:
         file = opened(path)
-        metadata: dict[str, str] = file.metadata() or {}
         names: list[str] = sorted(file.keys())
         root: dict[str | int, Tree] = {name: _lazy(path, name, file) for name in names}
     except SafetensorError as error:
         raise Refusal(f"its header is damaged or it is cut short ({printable(str(error))})") from None
     _check_names(path)
-    return Container("safetensors", path, root, metadata)
+    return Container("safetensors", path, root)
 
 
 def opened(path: Path) -> "safe_open":

@@ -89,7 +89,7 @@ def read_tf_bundle(path: Path) -> Container:
         name: None if entry.dtype == TEXT else _lazy(name, entry, shards[entry.shard], header)
         for name, entry in entries.items()
     }
-    return Container("tf-bundle", path, root, {}, files=(path, *(shards[number] for number in used)))
+    return Container("tf-bundle", path, root, files=(path, *(shards[number] for number in used)))
 
 
 def _header(value: bytes) -> Header:

@@ -77,7 +77,7 @@ def read_tfjs(path: Path) -> Container:
             raise Refusal(f"{names} have {sum(shards.sizes):,} bytes and their weights take {place:,}")
     if not root:
         raise Refusal("its weightsManifest names no weights", ASK_AUTHORS)
-    return Container("tfjs", path, root, {}, files=(path, *files))
+    return Container("tfjs", path, root, files=(path, *files))
 
 
 def _manifest(path: Path) -> list[dict[str, object]]:

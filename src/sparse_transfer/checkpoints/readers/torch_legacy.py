@@ -42,7 +42,7 @@ def read_torch_legacy(path: Path) -> Container:
         storages = _Storages(path, size, Room(size))
         root, stand_ins = read_pickle(stream, storages.find, size=size)
         storages.locate(file, plain())
-    return Container("torch-legacy", path, root, {}, tuple(stand_ins))
+    return Container("torch-legacy", path, root, tuple(stand_ins))
 
 
 @dataclass

@@ -49,7 +49,7 @@ def read_torch_zip(path: Path) -> Container:
                 raise Refusal("the pickle refers to something that is not a storage", ASK_AUTHORS)
 
     root, stand_ins = read_pickle(BytesIO(pickled), storage, size=len(pickled))
-    return Container("torch-zip", path, root, {}, tuple(stand_ins))
+    return Container("torch-zip", path, root, tuple(stand_ins))
 
 
 def _folder(entries: Mapping[str, Entry]) -> str:

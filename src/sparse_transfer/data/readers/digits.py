@@ -1,6 +1,5 @@
 """scikit-learn's 8×8 digits: 1,797 small pictures that come with the package, for trying things out offline."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,5 +26,4 @@ def read(root: Path) -> Found:
         classes=tuple("0123456789"),
         storage="digits",
     )
-    train, test = stratified_part(whole, TEST_SHARE, SEED)
-    return Found(train, replace(test, name="test"))
+    return Found(*stratified_part(whole, TEST_SHARE, SEED, name="test"))
