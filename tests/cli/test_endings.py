@@ -13,6 +13,7 @@ from sparse_transfer.cli import finetune, linear, transferring
 from sparse_transfer.cli import main as program
 from sparse_transfer.cli.cache import number_of, prune, spelt
 from sparse_transfer.core.errors import Interrupted, UserError
+from support.processes import heed_interrupts
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -152,3 +153,24 @@ def test_threads_wait_asleep_unless_the_user_says_otherwise(before: str | None, 
     given |= {"OMP_WAIT_POLICY": before} if before else {}
     done = subprocess.run([sys.executable, "-c", program_text], capture_output=True, text=True, check=True, env=given)
     assert done.stdout.splitlines()[-1] == f"{after} False"  # torch reads it when it is imported
+
+
+def test_an_interrupt_in_somebodys_exec_is_an_ending_like_any_other(tmp_path: Path) -> None:
+    """Imports have such places: named tuples, dataclasses. ``python -m`` is where CPython would end by the signal."""
+    (tmp_path / "interrupted.py").write_text(
+        "from sparse_transfer.cli import main as program\n"
+        "text = 'import os, signal; os.kill(os.getpid(), signal.SIGINT)'\n"
+        "program.cli.main = lambda **how: exec(text)\n"
+        "program.main()\n"
+    )
+    source = Path(program.__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-m", "interrupted"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(source)},
+        preexec_fn=heed_interrupts,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.split(":")[0]) == (130, "interrupted")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sparse_transfer.checkpoints.checked import write_checked
 from sparse_transfer.training.learner import Learner
 from sparse_transfer.training.optimiser import OptimiserSettings
 from sparse_transfer.training.settings import TrainSettings
@@ -92,6 +93,12 @@ def test_a_state_of_another_run_is_not_taken(tmp_path: Path, capsys: pytest.Capt
     States(tmp_path, "one").save(state(1))
     assert States(tmp_path, "two").newest() is None
     assert "belongs to run one" in capsys.readouterr().err
+
+
+def test_a_state_that_names_no_position_is_damaged(tmp_path: Path) -> None:
+    write_checked(tmp_path / "state-000000001.safetensors", {}, {"run": "run", "scalars": {}})
+    with pytest.raises(Damaged, match="does not say where the run was"):
+        read_state(tmp_path / "state-000000001.safetensors", "run")
 
 
 def test_without_a_folder_nothing_is_kept() -> None:

@@ -87,6 +87,10 @@ def main(args: list[str] | None = None) -> NoReturn:
     # what the work does (docs/log.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not under nohup
+        # A KeyboardInterrupt that passes through an exec() of somebody's text, as in an import, would end
+        # `python -m` by the signal, whatever status we give (CPython, run_eval_code_obj).
+        signal.signal(signal.SIGINT, _stop)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to stop
         sys.stdout.reconfigure(errors="backslashreplace")
     status = run(args)

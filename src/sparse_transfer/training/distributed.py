@@ -18,7 +18,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sparse_transfer.core.errors import UserError
+from sparse_transfer.core.errors import Interrupted, UserError
 from sparse_transfer.sparsity import MaskViolation
 
 T = TypeVar("T")
@@ -84,6 +84,9 @@ class Group:
         try:
             yield cls(rank, size, local)
             time.sleep(RELEASE_S)
+        except Interrupted:  # all of them together
+            time.sleep(RELEASE_S)
+            raise
         except RuntimeError as error:
             if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
                 raise

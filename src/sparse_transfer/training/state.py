@@ -122,8 +122,10 @@ def read_state(path: Path, run: str) -> State:
     """Read one state file. Raises ``Damaged`` for one that is cut short, changed, or of another run."""
     tensors, told = read_checked(path)
     position, scalars = told.get("position"), told.get("scalars")
-    if told.get("run") != run or not isinstance(position, Mapping) or not isinstance(scalars, Mapping):
+    if told.get("run") != run:
         raise Damaged(f"the state belongs to run {told.get('run')}")
+    if not isinstance(position, Mapping) or not isinstance(scalars, Mapping):
+        raise Damaged("the state does not say where the run was")
     known = {item.name for item in fields(Position)}
     given = {key: value for key, value in position.items() if key in known}
     return State(replace(Position(), **given), tensors, scalars)

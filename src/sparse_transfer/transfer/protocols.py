@@ -13,13 +13,15 @@ PAPER_SEEDS = (21, 51, 81, 111, 141)
 
 @dataclass(frozen=True)
 class Protocol:
-    """Every rule of a linear transfer that the checkpoint and the dataset do not fix.
+    """Every rule of a transfer that the checkpoint and the dataset do not fix.
 
     solver: the one used unless another is asked for.
-    statistics: whose mean and std normalise the pictures: ``imagenet``'s or the ``checkpoint``'s own.
+    statistics: whose mean and std normalise the pictures: ``imagenet``'s, in full transfer the data set's own, as
+        published; or the ``checkpoint``'s own.
     selection: what chooses among candidates: ``none`` (the last epoch is reported, the best one beside it as
         *selected on test*) or ``validation`` (the lowest cross-entropy on a stratified share of the training images,
-        or on the data set's own validation images; then refitted on all of them; the test images are looked at once).
+        or on the data set's own validation images; a linear head is then refitted on all of them; the test images are
+        looked at once).
     validation_share: that share.
     exif: whether a picture's EXIF orientation is honoured.
     """
