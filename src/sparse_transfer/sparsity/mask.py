@@ -17,14 +17,21 @@ class MaskViolation(UserError):
     """A weight outside the mask is not zero."""
 
 
-def audit(name: str, weight: Tensor, kept: Tensor, *, do: str = "call mask.apply_ after every optimiser step") -> None:
-    """Raise ``MaskViolation`` where ``weight`` is non-zero (or NaN) outside ``kept``."""
-    pruned = ~kept.to(weight.device)
-    leaked = weight.ne(0).logical_and_(pruned)  # NaN != 0 holds, so NaN is a leak too
+def audit(
+    name: str,
+    values: Tensor,
+    kept: Tensor,
+    *,
+    what: str = "weights",
+    do: str = "call mask.apply_ after every optimiser step",
+) -> None:
+    """Raise ``MaskViolation`` where ``values``, the ``what`` of ``name``, are non-zero or NaN outside ``kept``."""
+    pruned = ~kept.to(values.device)
+    leaked = values.ne(0).logical_and_(pruned)  # NaN != 0 holds, so NaN is a leak too
     if bool(leaked.any()):
-        found = weight[leaked]
+        found = values[leaked]
         raise MaskViolation(
-            f"{found.numel():,} of {int(pruned.sum()):,} pruned weights are non-zero"
+            f"{found.numel():,} of {int(pruned.sum()):,} pruned {what} are non-zero"
             f" (largest |w| = {float(found.abs().max()):.3g})",
             where=name,
             do=do,

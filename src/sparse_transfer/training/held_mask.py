@@ -6,12 +6,15 @@ outside the mask (research: peers 2.1 has both measured). So both are done in ev
 
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from sparse_transfer.models.network import raw_bytes
-from sparse_transfer.sparsity import Mask, MaskViolation
+from sparse_transfer.sparsity import Mask, audit
+
+STOPPED = "the run stops before it is saved: go on from the last state, and report it"
 
 
 class HeldMask:
@@ -49,14 +52,14 @@ class HeldMask:
     ) -> None:
         """Raise ``MaskViolation`` at the first weight, optimiser state or average that is not 0 outside the mask."""
         for name, weight, kept in self._held:
-            pruned = kept == 0
-            _audit(name, "weights", weight.detach(), pruned)
+            check = partial(audit, name, kept=kept != 0, do=STOPPED)
+            check(weight.detach())
             if optimiser is not None and weight in optimiser.state:
                 for kind, state in optimiser.state[weight].items():
                     if isinstance(state, Tensor) and state.shape == weight.shape:
-                        _audit(name, f"values of the optimiser's {kind}", state, pruned)
+                        check(state, what=f"values of the optimiser's {kind}")
             if average is not None:
-                _audit(name, "averaged weights", average[name], pruned)
+                check(average[name], what="averaged weights")
 
     def sparsity(self) -> float | None:
         """Share of zeros among the weights that carry a mask, counted now; None where nothing does."""
@@ -84,15 +87,3 @@ def _select(values: Tensor, kept: Tensor) -> None:
         values.view(torch.int32).bitwise_and_(kept)
     else:
         values.masked_fill_(kept == 0, 0.0)
-
-
-def _audit(name: str, what: str, values: Tensor, pruned: Tensor) -> None:
-    leaked = values.ne(0).logical_and_(pruned)  # NaN != 0 holds, so NaN is a leak too
-    if bool(leaked.any()):
-        found = values[leaked]
-        raise MaskViolation(
-            f"{found.numel():,} pruned {what} are non-zero (largest {float(found.abs().max()):.3g} of"
-            f" {int(pruned.sum()):,} pruned)",
-            where=name,
-            do="the run stops before it is saved: go on from the last state, and report it",
-        )
