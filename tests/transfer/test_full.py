@@ -133,6 +133,8 @@ def test_published_settings_are_the_papers() -> None:
     assert transforms.test.preprocessing.mean == (0.4807, 0.4432, 0.3949)
     assert transforms.train.preprocessing.interpolation == "bicubic", "it belongs to the checkpoint"
     assert not transforms.train.exif
+    tensorflows = Preprocessing(interpolation="tf1_bicubic", antialias=False)
+    assert plan.transforms(tensorflows, find_spec("pets")).test.preprocessing.interpolation == "bicubic"
     clean = FullPlan.of("clean").transforms(Preprocessing(mean=(0.1, 0.2, 0.3)), find_spec("pets"))
     assert clean.test.preprocessing.mean == (0.1, 0.2, 0.3)
 
