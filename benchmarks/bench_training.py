@@ -58,12 +58,12 @@ def main() -> None:
     measure.use_threads(options.threads)
     name, batch = options.architecture, options.batch
     execution = Execution(options.device, options.amp, threads=options.threads)
-    what = "training" if options.device == "cpu" else "training_cuda"
+    report = "training" if options.device == "cpu" else "training_cuda"
     settings = f"{name}, {execution.numerics}, batch {batch} of 224 px"
     result: dict[str, object] = {"settings": settings}
     if options.only == "memory":
         result |= peaks(name, execution, batch)
-        measure.report(f"{what}_memory", options.threads, result, save=options.save)
+        measure.report(f"{report}_memory", options.threads, result, save=options.save)
         return
 
     masked, plain = (learner(name, sparsity, execution) for sparsity in (0.8, None))
@@ -72,7 +72,7 @@ def main() -> None:
     result["step, of"] = f"{options.step_batch} pictures of {options.step_size} px"
     result |= {f"step, {clock}": updates.told(clock) for clock in CLOCKS}
     if options.only == "step":
-        measure.report(f"{what}_step", options.threads, result, save=options.save)
+        measure.report(f"{report}_step", options.threads, result, save=options.save)
         return
     an_epoch = updates.whole_s("wall clock") * EPOCH / batch
     between = bookkeeping(masked)
@@ -80,7 +80,7 @@ def main() -> None:
         "between epochs, seconds": {what: round(spent, 3) for what, spent in between.items()},
         "between epochs, share of an epoch of 3,680 pictures": round(sum(between.values()) / an_epoch, 5),
     }
-    measure.report(what, options.threads, result, save=options.save)
+    measure.report(report, options.threads, result, save=options.save)
 
 
 def learner(name: str, sparsity: float | None, execution: Execution) -> Learner:

@@ -13,7 +13,7 @@ BROKEN = Position(epoch=1, update=2, updates=7, restarts=2, lr_scale=0.1)
 
 
 def test_restarts_that_are_left_are_taken() -> None:
-    require_restart(TrainSettings(on_divergence="restart", restarts=3), "the loss", BROKEN, "", 0.1, ["a.jpg"])
+    require_restart(TrainSettings(on_divergence="restart", restarts=3), "the loss", "", BROKEN.restarts, 0.1, ["a.jpg"])
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_restarts_that_are_left_are_taken() -> None:
 )
 def test_else_the_sentence_says_where_at_which_rate_and_on_what(settings: TrainSettings, advice: str) -> None:
     with pytest.raises(UserError) as error:
-        require_restart(settings, "the loss", BROKEN, place_of(BROKEN), 0.001, ["a.jpg", "b.jpg"])
+        require_restart(settings, "the loss", place_of(BROKEN), BROKEN.restarts, 0.001, ["a.jpg", "b.jpg"])
     assert str(error.value) == (
         'epoch 2, update 3: the loss is not finite after 2 restarts (learning rate 0.001, pictures "a.jpg", "b.jpg"); '
         + advice

@@ -18,16 +18,15 @@ def place_of(position: Position, *, in_update: bool = True) -> str:
 
 
 def require_restart(
-    settings: TrainSettings, what: str, broken: Position, place: str, rate: float, names: Sequence[str] = ()
+    settings: TrainSettings, what: str, place: str, restarts: int, rate: float, names: Sequence[str] = ()
 ) -> None:
     """Raise ``UserError`` unless a restart was asked for and one is left.
 
-    what: is not finite, at the position ``broken``, which is ``place``.   names: the pictures of that update, where it
-    was one.
+    what: is not finite, at ``place``.   restarts: made so far.   names: the pictures of that update, where it was one.
     """
-    if settings.on_divergence == "restart" and broken.restarts < settings.restarts:
+    if settings.on_divergence == "restart" and restarts < settings.restarts:
         return
-    tried = f" after {broken.restarts} restarts" if broken.restarts else ""
+    tried = f" after {restarts} restarts" if restarts else ""
     pictures = f", pictures {listed(list(names), most=64)}" if names else ""
     advice = "lower --lr, or add --clip-grad 1"
     if settings.on_divergence == "stop":

@@ -93,7 +93,7 @@ class _Run:
         self.best: dict[str, Tensor] = {}  # counts of the best epoch; where it is kept, its tensors and logits
         self.logits: NDArray[np.float32] | None = None
         self.speed: dict[str, Json] = {}  # of this process in the epoch
-        self.sparsity: float | None = None
+        self.sparsity = learner.mask.sparsity()  # counted at the end of each epoch, after the audit
         limit = learner.execution.cache_bytes
         self.cache = PictureCache(limit) if limit else None
 
@@ -143,7 +143,8 @@ class _Run:
         rate = self._rate(self._factor(broken.update, len(order)))
         pictures = order[broken.update].tolist() if error.in_update else []
         place = place_of(broken, in_update=error.in_update)
-        require_restart(self.settings, error.what, broken, place, rate, [self.task.train.paths[i] for i in pictures])
+        names = [self.task.train.paths[index] for index in pictures]
+        require_restart(self.settings, error.what, place, broken.restarts, rate, names)
         state = self._newest()
         if state is None:
             raise UserError(f"{error.what} is not finite, and no state to go back to is kept", where=place)
@@ -161,7 +162,6 @@ class _Run:
         """The updates of the epoch that are left."""
         began = time.perf_counter()
         position, task, learner, order = self.position, self.task, self.learner, self._order()
-        self.sparsity = learner.mask.sparsity()
         done, total = sum(len(update) for update in order[: position.update]), len(task.train)
         busy = Busy(learner.device)
         feed = fed(
@@ -291,6 +291,7 @@ class _Run:
                 self.best["logits"] = torch.from_numpy(logits.copy())
                 self.best |= {f"model/{key}": tensor.clone() for key, tensor in self.learner.evaluated().items()}
         name = "val" if self.task.selects else "test"
+        self.sparsity = self.learner.mask.sparsity()
         return {
             "epoch": position.epoch + 1,
             "lr": self._rate(self._factor(updates - 1, updates)),
@@ -299,7 +300,7 @@ class _Run:
             f"{name}_loss": loss,
             f"{name}_top1": confusion.top1,
             f"{name}_mean_per_class": confusion.mean_per_class,
-            "sparsity": self.learner.mask.sparsity(),
+            "sparsity": self.sparsity,
         }
 
     def _step_to_next_epoch(self) -> None:

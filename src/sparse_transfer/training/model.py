@@ -45,11 +45,7 @@ class Trainable(nn.Module):
                 )
         for name, parameter in backbone.named_parameters():
             parameter.requires_grad_(not any(_below(name, prefix) for prefix in frozen))
-        self._still = [
-            layer
-            for name, layer in backbone.named_modules()
-            if any(_below(name, prefix) for prefix in frozen) or (freeze_bn and isinstance(layer, NORMS))
-        ]
+        self._still = [layer for name, layer in backbone.named_modules() if _stays(name, layer, frozen, freeze_bn)]
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.backbone(images))
@@ -64,8 +60,8 @@ class Trainable(nn.Module):
 
 def has_moving_statistics(backbone: nn.Module, frozen: Sequence[str], freeze_bn: bool) -> bool:
     """Whether any BatchNorm of a ``Trainable`` updates its statistics in training."""
-    return not freeze_bn and any(
-        isinstance(layer, NORMS) and not any(_below(name, prefix) for prefix in frozen)
+    return any(
+        isinstance(layer, NORMS) and not _stays(name, layer, frozen, freeze_bn)
         for name, layer in backbone.named_modules()
     )
 
@@ -99,6 +95,11 @@ def network_of(
     )
     head = Head(values["head.weight"], values["head.bias"], classes, head_kept)
     return Network(replace(backbone, module=module.eval()), head)
+
+
+def _stays(name: str, layer: nn.Module, frozen: Sequence[str], freeze_bn: bool) -> bool:
+    """Whether that layer is in eval mode all through the training."""
+    return any(_below(name, prefix) for prefix in frozen) or (freeze_bn and isinstance(layer, NORMS))
 
 
 def _below(name: str, prefix: str) -> bool:
